@@ -1,0 +1,152 @@
+//! What a batch writes, as final states: a key written twice in a batch is written once.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use backends::operation::RowKey;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::state::{InboxEntry, LedgerEntry, Source, StoredRow};
+use crate::domain::{CommitId, Delta, Participant, RequestError, RequestKind, Trigger};
+
+/// Everything that one append writes. Maps are ordered, so that rows are locked in key order.
+#[derive(Clone, Debug, Default)]
+pub struct Append {
+    /// The head's log position afterwards.
+    pub last_sync_id: i64,
+    /// The head's schema version afterwards.
+    pub schema_version: i32,
+    /// New ledger entries.
+    pub commits: Vec<LedgerEntry>,
+    /// Ledger entries that changed: settled, or dead.
+    pub settled: BTreeMap<String, LedgerEntry>,
+    /// Managed rows: as they stand afterwards, or `None` when removed.
+    pub rows: BTreeMap<RowKey, Option<StoredRow>>,
+    /// The log's new entries, in order.
+    pub deltas: Vec<DeltaRow>,
+    /// Last changes of rows in Data Sources.
+    pub versions: BTreeMap<RowKey, i64>,
+    /// New inbox entries.
+    pub inbox: Vec<InboxEntry>,
+    /// Inbox entries that changed.
+    pub inbox_changed: BTreeMap<(String, i64), InboxEntry>,
+    /// Inbox entries that are finished.
+    pub inbox_done: BTreeSet<(String, i64)>,
+    /// Attempts that may leave once this is durable.
+    pub attempts_opened: Vec<AttemptOpen>,
+    /// Attempts that ended.
+    pub attempts_closed: Vec<AttemptClose>,
+    /// Sources as they stand afterwards; `true` when an operator changed the settings.
+    pub sources: BTreeMap<String, (Source, bool)>,
+    /// Sources that are new, and sources that are gone.
+    pub sources_added: BTreeSet<String>,
+    /// See `sources_added`.
+    pub sources_removed: BTreeSet<String>,
+    /// Last success and last error of commit requests.
+    pub requests: BTreeMap<(String, RequestKind), RequestNote>,
+    /// A new schema: its version and document.
+    pub schema: Option<(i32, String)>,
+}
+
+/// A change at its position in the log, with what it takes from its commit.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DeltaRow {
+    /// The change.
+    pub delta: Delta,
+    /// The commit that made it.
+    pub client_tx_id: Option<String>,
+    /// Who wrote.
+    pub participant: Option<Participant>,
+}
+
+/// An attempt that may leave.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AttemptOpen {
+    /// The source.
+    pub source: String,
+    /// The commit.
+    pub id: CommitId,
+    /// By its caller's name.
+    pub client_tx_id: String,
+    /// 1 for the commit's first.
+    pub number: i32,
+    /// Why it is made.
+    pub trigger: Trigger,
+    /// Which node makes it.
+    pub node: Uuid,
+    /// When it ends at the latest.
+    pub deadline: OffsetDateTime,
+}
+
+/// An attempt that ended.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AttemptClose {
+    /// The source.
+    pub source: String,
+    /// The commit, by its caller's name.
+    pub client_tx_id: String,
+    /// The commit.
+    pub id: CommitId,
+    /// Which of its attempts.
+    pub number: i32,
+    /// When it was recorded.
+    pub started_at: OffsetDateTime,
+    /// How long it took; `None` when its node was lost.
+    pub duration: Option<Duration>,
+    /// `None` when no status line came.
+    pub http_status: Option<i32>,
+    /// One of [`super::state::OUTCOMES`].
+    pub outcome: &'static str,
+    /// Class and message, unless it was applied.
+    pub error: Option<(String, String)>,
+    /// What the endpoint said, unless 200.
+    pub excerpt: Option<String>,
+    /// When the next attempt is due, if any.
+    pub next_attempt_at: Option<OffsetDateTime>,
+}
+
+/// Last success or last error of one kind of request.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RequestNote {
+    /// When it last succeeded, if it did in this batch.
+    pub success_at: Option<OffsetDateTime>,
+    /// How it last failed, if it did in this batch.
+    pub error: Option<RequestError>,
+}
+
+impl Append {
+    /// Whether there is nothing to write.
+    pub fn is_empty(&self) -> bool {
+        self.commits.is_empty()
+            && self.settled.is_empty()
+            && self.rows.is_empty()
+            && self.deltas.is_empty()
+            && self.inbox_changed.is_empty()
+            && self.inbox_done.is_empty()
+            && self.attempts_closed.is_empty()
+            && self.sources.is_empty()
+            && self.sources_removed.is_empty()
+            && self.schema.is_none()
+    }
+
+    /// How many more commits are pending afterwards than before.
+    pub fn pending_change(&self) -> i64 {
+        let buried = self
+            .inbox_changed
+            .values()
+            .filter(|entry| entry.dead)
+            .count();
+        i64::try_from(self.inbox.len()).unwrap_or(0)
+            - i64::try_from(self.inbox_done.len() + buried).unwrap_or(0)
+    }
+
+    /// Notes how a source stands after a decision.
+    pub(super) fn put_source(&mut self, source: &Source, settings_changed: bool) {
+        let entry = self
+            .sources
+            .entry(source.id.clone())
+            .or_insert_with(|| (source.clone(), settings_changed));
+        *entry = (source.clone(), entry.1 || settings_changed);
+    }
+}

@@ -1,0 +1,382 @@
+//! Recording what an attempt came to: outcome, attempt, deltas, the source's standing and the
+//! ledger move together.
+
+use std::time::Duration;
+
+use backends::data_source::classify::{AttemptError, Outcome};
+use backends::data_source::schedule::jittered;
+use backends::operation::{Change, RowKey};
+use time::OffsetDateTime;
+
+use super::Reply;
+use super::append::{Append, AttemptClose, DeltaRow};
+use super::state::{InboxEntry, Source, State, Touched};
+use crate::domain::{CommitState, Delta, RequestError, RequestKind, SourceState};
+
+/// How long after its deadline a request may still be taken by an endpoint that has it queued:
+/// receivers refuse older timestamps (Standard Webhooks, five minutes).
+pub const SIGNATURE_TOLERANCE: Duration = Duration::from_mins(5);
+
+/// Failed attempts in a row, over all commits, that make a failing spell. Below it, one commit that
+/// always fails among others that succeed is that commit's trouble, not the source's.
+const FAILING_AFTER: i32 = 3;
+
+/// A source that fails is left alone for this long, then tried with one request; each probe that
+/// fails doubles the pause, up to [`PAUSE_CAP`].
+const PAUSE_FAILING: Duration = Duration::from_secs(1);
+
+/// The same for a source that a person must mend.
+const PAUSE_MISCONFIGURED: Duration = Duration::from_secs(5);
+
+/// See [`PAUSE_FAILING`].
+const PAUSE_CAP: Duration = Duration::from_mins(5);
+
+/// `Retry-After` is honoured up to this.
+const RETRY_AFTER_CAP: Duration = Duration::from_hours(1);
+
+/// What an attempt came to.
+#[derive(Clone, Debug)]
+pub struct Settle {
+    /// The source.
+    pub source: String,
+    /// The epoch that the sending node owned it under.
+    pub epoch: i64,
+    /// Which of its commits.
+    pub sequence: i64,
+    /// That commit, by its caller's name.
+    pub client_tx_id: String,
+    /// When the attempt was recorded.
+    pub started_at: OffsetDateTime,
+    /// How long it took.
+    pub duration: Duration,
+    /// `None` when no status line came.
+    pub http_status: Option<u16>,
+    /// Where it was sent.
+    pub url: String,
+    /// What the answer means (contract, section 4).
+    pub outcome: Outcome,
+    /// Whether the endpoint may still apply the request although it was not said to be applied.
+    pub may_still_apply: bool,
+    /// What the endpoint said, unless 200.
+    pub excerpt: Option<String>,
+    /// The node was too slow to send it at all: nobody is at fault but us, and nothing is spent.
+    pub never_left: bool,
+    /// 0 to 1: where in its range a retry falls.
+    pub jitter: f64,
+}
+
+pub(super) fn touch(settle: &Settle, touched: &mut Touched) {
+    touched.entry(&settle.source, settle.sequence, false);
+    touched.commits.push(settle.client_tx_id.clone());
+}
+
+pub(super) fn settle(state: &mut State, append: &mut Append, settle: &Settle) -> Reply {
+    let key = (settle.source.clone(), settle.sequence);
+    let (Some(mut source), Some(mut entry)) = (
+        state.sources.get(&settle.source).cloned(),
+        state.inbox.get(&key).cloned(),
+    ) else {
+        return Reply::Fenced;
+    };
+    let opened_at = entry.open.map(|(started_at, _)| started_at);
+    if source.epoch != settle.epoch || opened_at != Some(settle.started_at) {
+        return Reply::Fenced;
+    }
+    let mut closing = Closing {
+        state,
+        append,
+        settle,
+        source: &mut source,
+        entry: &mut entry,
+    };
+    closing.count();
+    let finished = closing.outcome();
+    closing.close();
+    let number = entry.attempts;
+    if finished {
+        state.inbox.remove(&key);
+        append.inbox_changed.remove(&key);
+        append.inbox_done.insert(key);
+    } else {
+        entry.open = None;
+        append.inbox_changed.insert(key.clone(), entry.clone());
+        state.inbox.insert(key, entry.clone());
+    }
+    debug_assert!(number > 0, "an open attempt was counted when it started");
+    append.put_source(&source, false);
+    state.sources.insert(source.id.clone(), source.clone());
+    Reply::Settled((!finished).then(|| Box::new(entry)), Box::new(source))
+}
+
+/// One attempt being closed.
+struct Closing<'a> {
+    state: &'a mut State,
+    append: &'a mut Append,
+    settle: &'a Settle,
+    source: &'a mut Source,
+    entry: &'a mut InboxEntry,
+}
+
+impl Closing<'_> {
+    fn count(&mut self) {
+        let again = self.entry.attempts > 1;
+        self.source.count(self.settle.outcome.as_str(), again);
+    }
+
+    /// Moves commit and source on; whether the commit is finished.
+    fn outcome(&mut self) -> bool {
+        let moved = self.settle.url != self.source.settings.url;
+        match &self.settle.outcome {
+            // What an endpoint said that the source has left says nothing of the one that it has.
+            Outcome::Misconfigured { .. } | Outcome::Gone { .. } if moved => {
+                self.note_unknown();
+                self.entry.due_at = self.state.now;
+                false
+            }
+            Outcome::Applied(changes) => {
+                self.recover();
+                self.confirm(changes);
+                true
+            }
+            Outcome::Refused { code, message } => {
+                self.recover();
+                self.refuse(code, message)
+            }
+            Outcome::Retry { retry_after, .. } => {
+                self.fail(retry_after.map(|pause| pause.min(RETRY_AFTER_CAP)));
+                false
+            }
+            Outcome::Unknown { .. } => {
+                self.fail(None);
+                false
+            }
+            Outcome::Misconfigured { .. } => {
+                self.misconfigured();
+                false
+            }
+            Outcome::Gone { .. } => {
+                let reason = "the endpoint answered 410 Gone";
+                self.source.state = SourceState::Disabled;
+                reason.clone_into(&mut self.source.state_reason);
+                self.entry.due_at = self.state.now;
+                false
+            }
+        }
+    }
+
+    /// A definite answer ends a failing spell: what waits is due at once.
+    fn recover(&mut self) {
+        self.source.consecutive_failures = 0;
+        self.source.backoff_step = 0;
+        self.source.backoff_until = None;
+        if self.source.state == SourceState::Failing {
+            self.source.state = SourceState::Enabled;
+            self.source.state_reason.clear();
+            self.source.recovered_at = Some(self.state.now);
+        }
+    }
+
+    fn confirm(&mut self, changes: &[Change]) {
+        let now = self.state.now;
+        let Some(mut entry) = self.state.ledger.get(&self.settle.client_tx_id).cloned() else {
+            return;
+        };
+        let before = self.state.head.last_sync_id;
+        for change in changes {
+            self.state.head.last_sync_id += 1;
+            let sync_id = self.state.head.last_sync_id;
+            let key = RowKey {
+                model: change.model.clone(),
+                id: change.id.clone(),
+            };
+            self.state.models_in_use.insert(key.model.clone());
+            self.state.versions.insert(key.clone(), sync_id);
+            self.append.versions.insert(key, sync_id);
+            let mut change = change.clone();
+            change.operation = change.operation.map(|index| self.position(index));
+            let place = change.operation.and_then(|index| i16::try_from(index).ok());
+            let stale = place.is_some_and(|place| self.entry.flagged.contains(&place));
+            self.append.deltas.push(DeltaRow {
+                delta: Delta {
+                    sync_id,
+                    change,
+                    stale,
+                },
+                client_tx_id: Some(entry.client_tx_id.clone()),
+                participant: Some(entry.participant.clone()),
+            });
+        }
+        let after = self.state.head.last_sync_id;
+        entry.state = CommitState::Confirmed;
+        entry.sync_ids = (after > before).then_some((before + 1, after));
+        self.finish(entry, now);
+    }
+
+    /// The position in the commit of an operation of the body.
+    fn position(&self, index: usize) -> usize {
+        self.entry
+            .positions
+            .get(index)
+            .and_then(|position| usize::try_from(*position).ok())
+            .unwrap_or(index)
+    }
+
+    /// Final, unless an earlier attempt may still apply: then one more send, afterwards, decides.
+    fn refuse(&mut self, code: &str, message: &str) -> bool {
+        let now = self.state.now;
+        if let Some(until) = self.entry.may_apply_until.filter(|until| *until > now) {
+            self.entry.due_at = until;
+            self.entry.failed_at = None;
+            return false;
+        }
+        if let Some(mut entry) = self.state.ledger.get(&self.settle.client_tx_id).cloned() {
+            entry.state = CommitState::Rejected;
+            entry.error = Some((code.to_owned(), message.to_owned()));
+            self.finish(entry, now);
+        }
+        true
+    }
+
+    fn finish(&mut self, mut entry: super::state::LedgerEntry, now: OffsetDateTime) {
+        entry.settled_at = Some(now);
+        entry.attempts = self.entry.attempts;
+        self.source.pending -= 1;
+        self.append
+            .settled
+            .insert(entry.client_tx_id.clone(), entry.clone());
+        self.state.ledger.insert(entry.client_tx_id.clone(), entry);
+    }
+
+    /// The next attempt is due on the schedule, or the commit is dead. An answer that only asks for
+    /// patience (429) spends nothing.
+    fn fail(&mut self, retry_after: Option<Duration>) {
+        let now = self.state.now;
+        if self.settle.never_left {
+            self.entry.due_at = now + PAUSE_FAILING;
+            return;
+        }
+        self.source.consecutive_failures += 1;
+        if self.source.consecutive_failures >= FAILING_AFTER {
+            self.back_off(PAUSE_FAILING);
+        }
+        if let Some(pause) = retry_after {
+            self.source.backoff_until = self.source.backoff_until.max(Some(now + pause));
+        }
+        self.note_unknown();
+        // Asked for patience, it is not pulled forward when the source answers another commit.
+        self.entry.failed_at = retry_after.is_none().then_some(now);
+        let patience = self.settle.http_status == Some(429);
+        if !patience {
+            self.entry.spent += 1;
+        }
+        let spent = u32::try_from(self.entry.spent.max(1)).unwrap_or(1);
+        let retry = &self.source.settings.retry;
+        match retry.delay_after(spent, || self.settle.jitter) {
+            Some(delay) => self.entry.due_at = now + delay,
+            None if patience => self.entry.due_at = now + PAUSE_CAP,
+            None => self.bury(),
+        }
+        let asked = now + retry_after.unwrap_or_default();
+        self.entry.due_at = self.entry.due_at.max(asked);
+    }
+
+    /// Nobody's commit is at fault: no attempt is spent.
+    fn misconfigured(&mut self) {
+        let now = self.state.now;
+        self.source.consecutive_failures += 1;
+        self.back_off(PAUSE_MISCONFIGURED);
+        self.note_unknown();
+        self.entry.due_at = self.source.backoff_until.unwrap_or(now);
+        self.entry.failed_at = Some(now);
+    }
+
+    /// The source as a whole waits, then is probed. Requests that were already in flight when it
+    /// began to wait do not lengthen the pause.
+    fn back_off(&mut self, base: Duration) {
+        let now = self.state.now;
+        if self.source.state == SourceState::Enabled {
+            self.source.state = SourceState::Failing;
+        }
+        if self.source.state == SourceState::Failing {
+            self.source.state_reason = self.message();
+        }
+        if self.source.backoff_until.is_some_and(|until| until > now) {
+            return;
+        }
+        let doublings = u32::try_from(self.source.backoff_step).unwrap_or(0).min(16);
+        let pause = base.saturating_mul(2_u32.pow(doublings)).min(PAUSE_CAP);
+        self.source.backoff_step += 1;
+        self.source.backoff_until = Some(now + jittered(pause, self.settle.jitter));
+    }
+
+    fn bury(&mut self) {
+        self.entry.dead = true;
+        self.source.pending -= 1;
+        self.source.dead += 1;
+        if let Some(mut entry) = self.state.ledger.get(&self.settle.client_tx_id).cloned() {
+            entry.dead = true;
+            entry.attempts = self.entry.attempts;
+            self.append
+                .settled
+                .insert(entry.client_tx_id.clone(), entry.clone());
+            self.state.ledger.insert(entry.client_tx_id.clone(), entry);
+        }
+    }
+
+    fn message(&self) -> String {
+        self.settle
+            .outcome
+            .error()
+            .map(|error| error.message)
+            .unwrap_or_default()
+    }
+
+    fn note_unknown(&mut self) {
+        if self.settle.may_still_apply {
+            let deadline = self
+                .entry
+                .open
+                .map(|(_, deadline)| deadline + SIGNATURE_TOLERANCE);
+            self.entry.may_apply_until = self.entry.may_apply_until.max(deadline);
+        }
+    }
+
+    /// Closes the attempt's record and notes the request as the kind's last success or error.
+    fn close(&mut self) {
+        let now = self.state.now;
+        let settle = self.settle;
+        let http_status = settle.http_status.map(i32::from);
+        let error = settle.outcome.error();
+        let note = self
+            .append
+            .requests
+            .entry((settle.source.clone(), RequestKind::Commit));
+        match &error {
+            None => note.or_default().success_at = Some(now),
+            Some(AttemptError { class, message }) => {
+                let error = RequestError {
+                    at: now,
+                    class: class.clone(),
+                    message: message.clone(),
+                    http_status: http_status.unwrap_or(0),
+                };
+                self.entry.last_error = Some(error.clone());
+                note.or_default().error = Some(error);
+            }
+        }
+        let finished = self.append.settled.contains_key(&settle.client_tx_id);
+        self.append.attempts_closed.push(AttemptClose {
+            source: settle.source.clone(),
+            client_tx_id: settle.client_tx_id.clone(),
+            id: self.entry.id,
+            number: self.entry.attempts,
+            started_at: settle.started_at,
+            duration: Some(settle.duration),
+            http_status,
+            outcome: settle.outcome.as_str(),
+            error: error.map(|error| (error.class, error.message)),
+            excerpt: settle.excerpt.clone(),
+            next_attempt_at: (!finished).then_some(self.entry.due_at),
+        });
+    }
+}
