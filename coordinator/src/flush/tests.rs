@@ -1,0 +1,331 @@
+//! The flusher against a real database, and against other nodes.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use backends::data_source::classify::{AttemptError, Outcome};
+use backends::data_source::schedule::RetrySchedule;
+use backends::operation::{OnStale, Operation, OperationKind};
+use serde_json::json;
+use sqlx::Row;
+
+use super::*;
+use crate::admit::schema::Schema;
+use crate::decide::{Accept, Control, PushSchema, Settle, Start, Started};
+use crate::domain::{
+    Commit, CommitId, CommitState, Participant, ParticipantKind, Route, SourceSettings,
+};
+use crate::store::scratch::Scratch;
+
+fn organization() -> OrganizationId {
+    OrganizationId::new("acme")
+}
+
+fn schema(version: i32) -> Arc<Schema> {
+    let fields = json!({"type": "object", "properties": {"n": {"type": "number"}}});
+    let document = json!({"models": {
+        "notes": {"backing": "managed", "schema": fields},
+        "airports": {"backing": {"dataSource": "crm"}, "schema": fields},
+    }});
+    Arc::new(Schema::compile(version, document.to_string().as_bytes()).unwrap())
+}
+
+fn node(scratch: &Scratch) -> Flushers {
+    let store = scratch.store.clone();
+    Flushers::new(store, Arc::default(), Metrics::noop(), TaskTracker::new())
+}
+
+/// An organization with a source and a schema.
+async fn prepared(scratch: &Scratch) -> Flushers {
+    crate::migrate::partitions::ensure(&scratch.store.reads)
+        .await
+        .unwrap();
+    let node = node(scratch);
+    let settings = SourceSettings {
+        url: "https://crm.example/".to_owned(),
+        retry: RetrySchedule {
+            delays: vec![Duration::from_secs(5)],
+        },
+        request_timeout: Duration::from_secs(15),
+        max_in_flight: 16,
+    };
+    let create = Control::CreateSource("crm".to_owned(), settings);
+    let reply = node
+        .submit(&organization(), Command::Control(create))
+        .await
+        .unwrap();
+    assert!(matches!(reply, Reply::Done), "{reply:?}");
+    let push = PushSchema {
+        schema: schema(0),
+        document: schema(0).canonical_document().to_owned(),
+        replaces: 0,
+        drops: Vec::new(),
+        moves: Vec::new(),
+        force: false,
+    };
+    let push = Command::Control(Control::PushSchema(push));
+    let reply = node.submit(&organization(), push).await.unwrap();
+    assert!(matches!(reply, Reply::Pushed(1)), "{reply:?}");
+    node
+}
+
+fn create(name: &str, model: &str, id: &str) -> Command {
+    let route = match model {
+        "notes" => Route::Managed,
+        _ => Route::Source("crm".to_owned()),
+    };
+    let body = (route != Route::Managed).then(|| bytes::Bytes::from_static(b"{}"));
+    let operation = Operation {
+        kind: OperationKind::Create,
+        model: model.to_owned(),
+        id: id.to_owned(),
+        input: json!({"id": id, "n": 1}).as_object().cloned().unwrap(),
+        transaction_id: None,
+        read_at: None,
+        on_stale: OnStale::Reject,
+    };
+    let commit = Arc::new(Commit {
+        client_tx_id: name.to_owned(),
+        id: CommitId::generate(),
+        fingerprint: [7; 32],
+        participant: Participant {
+            id: "ann".to_owned(),
+            kind: ParticipantKind::User,
+        },
+        operations: vec![operation],
+        assigned: Vec::new(),
+        route,
+        required_sync_groups: Vec::new(),
+        traceparent: None,
+    });
+    Command::Accept(Accept {
+        commit,
+        schema: schema(1),
+        body,
+        weight: 0,
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_confirmed_commit_reads_back_with_its_rows() {
+    let scratch = Scratch::start().await;
+    let node = prepared(&scratch).await;
+    let reply = node
+        .submit(&organization(), create("a", "notes", "1"))
+        .await
+        .unwrap();
+    let Reply::Confirmed(receipt) = reply else {
+        panic!("{reply:?}")
+    };
+    let recorded = scratch.store.receipt(&organization(), "a").await.unwrap();
+    assert_eq!(recorded, Some(*receipt));
+    let again = node
+        .submit(&organization(), create("a", "notes", "1"))
+        .await
+        .unwrap();
+    assert!(matches!(again, Reply::Replay(_)), "{again:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nodes_that_race_for_one_organization_lose_nothing_and_repeat_nothing() {
+    let scratch = Scratch::start().await;
+    let first = prepared(&scratch).await;
+    let second = node(&scratch);
+    let mut calls = tokio::task::JoinSet::new();
+    for number in 0..200 {
+        // Every name is sent to both nodes at once: one of them must find the other's entry.
+        for node in [first.clone(), second.clone()] {
+            let command = create(&number.to_string(), "notes", &number.to_string());
+            calls.spawn(async move { node.submit(&organization(), command).await.unwrap() });
+        }
+    }
+    let replies = calls.join_all().await;
+    let confirmed = replies
+        .iter()
+        .filter(|reply| matches!(reply, Reply::Confirmed(_)))
+        .count();
+    let replayed = replies
+        .iter()
+        .filter(|reply| matches!(reply, Reply::Replay(_)))
+        .count();
+    assert_eq!((confirmed, replayed), (200, 200));
+    let rows = sqlx::query("SELECT sync_id, row_id FROM deltas ORDER BY sync_id")
+        .fetch_all(&scratch.store.reads)
+        .await
+        .unwrap();
+    let positions: Vec<i64> = rows.iter().map(|row| row.get(0)).collect();
+    assert_eq!(positions, (42..=241).collect::<Vec<i64>>());
+    let ids: BTreeSet<String> = rows.iter().map(|row| row.get(1)).collect();
+    assert_eq!(ids.len(), 200);
+}
+
+/// The endpoint answered 503.
+fn busy(started: &Started) -> Settle {
+    let error = AttemptError {
+        class: "http_status".to_owned(),
+        message: "503".to_owned(),
+    };
+    Settle {
+        source: "crm".to_owned(),
+        epoch: 1,
+        sequence: 1,
+        client_tx_id: "a".to_owned(),
+        started_at: started.started_at,
+        duration: Duration::from_millis(3),
+        http_status: Some(503),
+        outcome: Outcome::Retry {
+            retry_after: None,
+            error,
+        },
+        may_still_apply: false,
+        excerpt: Some("busy".to_owned()),
+        url: "https://crm.example/".to_owned(),
+        never_left: false,
+        jitter: 0.5,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_round_under_the_heads_lock_comes_to_the_same_and_lets_go() {
+    let scratch = Scratch::start().await;
+    let node = prepared(&scratch).await;
+    for (name, locked) in [("a", true), ("b", false), ("c", true)] {
+        let commands = [create(name, "notes", name)];
+        let mut touched = Touched::default();
+        commands[0].touch(&mut touched);
+        let organization = organization();
+        let round = node
+            .shared
+            .attempt(&organization, &commands, &touched, locked);
+        let replies = round.await.unwrap().unwrap();
+        assert!(matches!(replies[0], Reply::Confirmed(_)), "{replies:?}");
+    }
+    // One that is given up lets go as well: the next round is not held up.
+    drop(scratch.store.locked_round(&organization()).await.unwrap());
+    let reply = node
+        .submit(&organization(), create("d", "notes", "d"))
+        .await;
+    assert!(matches!(reply.unwrap(), Reply::Confirmed(_)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_for_a_source_is_recorded_started_and_settled() {
+    let scratch = Scratch::start().await;
+    let node = prepared(&scratch).await;
+    let organization = organization();
+    let owner = uuid::Uuid::new_v4();
+    let claim = Control::ClaimSource {
+        source: "crm".to_owned(),
+        node: owner,
+        gone: None,
+    };
+    node.submit(&organization, Command::Control(claim))
+        .await
+        .unwrap();
+    let reply = node
+        .submit(&organization, create("a", "airports", "1"))
+        .await
+        .unwrap();
+    assert!(matches!(reply, Reply::Queued(_, 1)), "{reply:?}");
+    let start = Start {
+        source: "crm".to_owned(),
+        epoch: 1,
+        sequence: 1,
+        node: owner,
+    };
+    let reply = node
+        .submit(&organization, Command::Start(start))
+        .await
+        .unwrap();
+    let Reply::Started(started) = reply else {
+        panic!("{reply:?}")
+    };
+    let settle = busy(&started);
+    let reply = node
+        .submit(&organization, Command::Settle(settle))
+        .await
+        .unwrap();
+    let Reply::Settled(Some(entry), source) = reply else {
+        panic!("{reply:?}")
+    };
+    assert_eq!((entry.spent, source.pending), (1, 1));
+    let window = scratch
+        .store
+        .window(&organization, "crm", 0, 10)
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(window.entries.len(), 1);
+    assert_eq!(window.entries[0].lanes.len(), 1);
+    assert_eq!(
+        window.entries[0].due_at.unix_timestamp(),
+        entry.due_at.unix_timestamp()
+    );
+    let receipt = scratch
+        .store
+        .receipt(&organization, "a")
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!((receipt.state, receipt.attempts), (CommitState::Queued, 1));
+}
+
+/// A statement that was planned while its table was empty must not read it whole ever after.
+#[tokio::test(flavor = "multi_thread")]
+async fn look_ups_stay_look_ups_while_tables_grow_from_empty() {
+    const COMMITS: i64 = 400;
+    let scratch = Scratch::start().await;
+    let node = prepared(&scratch).await;
+    let organization = organization();
+    let owner = uuid::Uuid::new_v4();
+    let claim = Control::ClaimSource {
+        source: "crm".to_owned(),
+        node: owner,
+        gone: None,
+    };
+    let submit = |command| node.submit(&organization, command);
+    submit(Command::Control(claim)).await.unwrap();
+    for number in 1..=COMMITS {
+        let id = number.to_string();
+        let created = create(&format!("n{id}"), "notes", &id);
+        submit(created).await.unwrap();
+        submit(create(&id, "airports", &id)).await.unwrap();
+        let start = Start {
+            source: "crm".to_owned(),
+            epoch: 1,
+            sequence: number,
+            node: owner,
+        };
+        let Reply::Started(started) = submit(Command::Start(start)).await.unwrap() else {
+            panic!("not started")
+        };
+        let settle = Settle {
+            sequence: number,
+            client_tx_id: id,
+            outcome: Outcome::Applied(Vec::new()),
+            ..busy(&started)
+        };
+        submit(Command::Settle(settle)).await.unwrap();
+    }
+    // A session tells what it read when it ends.
+    scratch.store.ledger.close().await;
+    let read: Vec<(String, i64)> = sqlx::query_as(
+        "SELECT relname::text, coalesce(idx_tup_fetch, 0) + coalesce(seq_tup_read, 0)
+         FROM pg_stat_user_tables
+         WHERE relname IN ('commits', 'inbox')
+            OR relname LIKE 'attempts%'",
+    )
+    .fetch_all(&scratch.store.reads)
+    .await
+    .unwrap();
+    for (table, rows) in read {
+        let least = if table.starts_with("attempts") {
+            0
+        } else {
+            COMMITS
+        };
+        let range = least..=8 * COMMITS;
+        assert!(range.contains(&rows), "{rows} rows of {table} were read");
+    }
+}

@@ -1,0 +1,155 @@
+//! The only room that speaks SQL. One statement a file, in `store/sql`; each opens with its name,
+//! which shows in `pg_stat_activity`.
+//!
+//! Statements hold no lock across a round trip (but for `round.rs`), and none joins two
+//! organizations. All work
+//! runs in spawned tasks that request futures only await: a dropped call cannot leave a connection
+//! in the middle of a transaction.
+
+pub mod active_schema;
+pub mod api_keys;
+mod append;
+pub mod attempts;
+mod error;
+pub mod inbox;
+pub mod nodes;
+pub mod organizations;
+mod read;
+mod receipts;
+mod refusal;
+pub mod round;
+pub mod rows;
+pub mod schemas;
+#[cfg(test)]
+pub(crate) mod scratch;
+pub mod source_requests;
+pub mod sources;
+
+use std::future::Future;
+use std::time::Duration;
+
+use sqlx::Executor;
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+
+pub use error::Error;
+
+/// The database, behind one pool for what must be quick and one for long reads.
+#[derive(Clone, Debug)]
+pub struct Store {
+    /// Appends and the reads that they rest on: look-ups by key alone.
+    pub(crate) ledger: PgPool,
+    /// Lists, status and administration.
+    pub(crate) reads: PgPool,
+    /// Leases of nodes: nobody's slow query may cost this node its sources.
+    pub(crate) leases: PgPool,
+}
+
+impl Store {
+    /// Opens the pools, `ledger` and `reads` connections large, without connecting yet.
+    ///
+    /// On the ledger's connections the planner may use nothing but indexes: a prepared look-up that
+    /// was planned while its table was empty must not scan it for ever after.
+    pub fn open(options: PgConnectOptions, ledger: u32, reads: u32) -> Self {
+        let options = options
+            .application_name("coordinator")
+            .statement_cache_capacity(500);
+        let settings = [
+            // Rolling back outside a transaction, as each release does, is worth no message.
+            ("client_min_messages", "error"),
+            ("synchronous_commit", "on"),
+            ("lock_timeout", "2s"),
+            ("statement_timeout", "5s"),
+            ("idle_in_transaction_session_timeout", "5s"),
+            ("log_parameter_max_length_on_error", "0"),
+        ];
+        let by_index = [
+            ("enable_seqscan", "off"),
+            ("enable_hashjoin", "off"),
+            ("enable_mergejoin", "off"),
+            ("enable_bitmapscan", "off"),
+            ("plan_cache_mode", "force_generic_plan"),
+        ];
+        let reads_options = options.clone().options(settings);
+        let ledger_options = options.options(settings).options(by_index);
+        Self {
+            ledger: pool(ledger_options, ledger),
+            leases: pool(reads_options.clone(), 2),
+            reads: pool(reads_options, reads),
+        }
+    }
+
+    /// Closes every connection after its work.
+    pub async fn close(&self) {
+        self.ledger.close().await;
+        self.reads.close().await;
+        self.leases.close().await;
+    }
+}
+
+impl Store {
+    /// Connections in use now, by pool.
+    pub fn in_use(&self) -> [(&'static str, u64); 2] {
+        let in_use = |pool: &PgPool| {
+            let idle = u32::try_from(pool.num_idle()).unwrap_or(u32::MAX);
+            u64::from(pool.size().saturating_sub(idle))
+        };
+        [
+            ("ledger", in_use(&self.ledger)),
+            ("reads", in_use(&self.reads)),
+        ]
+    }
+}
+
+/// Runs database work to its end even if the caller stops waiting: a request's future may be dropped
+/// at any await, and must not take a connection with it (see [`pool`]).
+///
+/// # Panics
+/// When the work panics.
+pub(crate) async fn detached<T, F>(
+    pool: &PgPool,
+    work: impl FnOnce(PgPool) -> F,
+) -> Result<T, Error>
+where
+    T: Send + 'static,
+    F: Future<Output = Result<T, Error>> + Send + 'static,
+{
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "ends by itself: statements have a timeout"
+    )]
+    let task = tokio::spawn(work(pool.clone()));
+    match task.await {
+        Ok(outcome) => outcome.map_err(|error| told_apart(pool, error)),
+        Err(failure) if failure.is_panic() => std::panic::resume_unwind(failure.into_panic()),
+        Err(_) => Err(Error::Unavailable(sqlx::Error::WorkerCrashed)),
+    }
+}
+
+/// A pool that had room and still gave no connection in time could not reach the database: that is
+/// [`Error::Unavailable`], not [`Error::Exhausted`].
+fn told_apart(pool: &PgPool, error: Error) -> Error {
+    match error {
+        Error::Exhausted if pool.size() < pool.options().get_max_connections() => {
+            Error::Unavailable(sqlx::Error::PoolTimedOut)
+        }
+        error => error,
+    }
+}
+
+/// A pool that heals what a dropped future may have left behind: sqlx 0.9.0 can return a connection
+/// inside a transaction that a dropped `begin` left open, so each release rolls back.
+fn pool(options: PgConnectOptions, size: u32) -> PgPool {
+    PgPoolOptions::new()
+        .max_connections(size)
+        .acquire_timeout(Duration::from_secs(2))
+        .after_release(|connection, _| {
+            Box::pin(async move {
+                connection.execute("ROLLBACK").await?;
+                Ok(true)
+            })
+        })
+        .connect_lazy_with(options)
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -1,0 +1,383 @@
+//! Writes what a batch decided, in one statement that moves the head.
+
+use sqlx::postgres::{PgArguments, PgExecutor};
+use sqlx::{Arguments, AssertSqlSafe, Encode, Postgres, Row, Type};
+use time::OffsetDateTime;
+
+use super::Error;
+use crate::decide::{
+    Append, AttemptClose, AttemptOpen, DeltaRow, InboxEntry, LedgerEntry, Source, State,
+};
+use crate::domain::{OrganizationId, RequestError};
+
+/// Whether the append was written: `false` when the head has moved since `state` was read, and
+/// nothing happened.
+pub(super) async fn append(
+    executor: impl PgExecutor<'_>,
+    organization: &OrganizationId,
+    state: &State,
+    append: &Append,
+) -> Result<bool, Error> {
+    let mut statement = Statement::new(organization, state, append)?;
+    ledger(&mut statement, append)?;
+    managed(&mut statement, append)?;
+    inbox(&mut statement, append)?;
+    attempts(&mut statement, append)?;
+    sources(&mut statement, append, state.now)?;
+    statement
+        .sql
+        .push_str("\nSELECT count(*) AS moved FROM head");
+    let row = sqlx::query_with(AssertSqlSafe(statement.sql), statement.arguments)
+        .fetch_one(executor)
+        .await?;
+    Ok(row.try_get::<i64, _>("moved")? == 1)
+}
+
+/// The statement being put together: the head, and a part for each thing that the batch writes.
+/// Only parts that have something to write are in it, so that a managed batch plans and runs four.
+struct Statement {
+    sql: String,
+    arguments: PgArguments,
+    bound: usize,
+}
+
+impl Statement {
+    fn new(organization: &OrganizationId, state: &State, append: &Append) -> Result<Self, Error> {
+        let mut statement = Self {
+            sql: include_str!("sql/append/head.sql").trim_end().to_owned(),
+            arguments: PgArguments::default(),
+            bound: 0,
+        };
+        statement.bind(organization.as_str())?;
+        statement.bind(state.head.version)?;
+        statement.bind(state.now)?;
+        statement.bind(append.last_sync_id)?;
+        statement.bind(append.schema_version)?;
+        Ok(statement)
+    }
+
+    /// Adds a part; its `?` stand for the values that are bound next, in order.
+    fn part(&mut self, name: &str, sql: &str) -> &mut Self {
+        self.sql.push_str(",\n");
+        self.sql.push_str(name);
+        self.sql.push_str(" AS (\n");
+        let mut next = self.bound;
+        for character in sql.trim_end().chars() {
+            if character == '?' {
+                next += 1;
+                self.sql.push('$');
+                self.sql.push_str(&next.to_string());
+            } else {
+                self.sql.push(character);
+            }
+        }
+        self.sql.push_str("\n)");
+        self
+    }
+
+    fn bind<'q, T: Encode<'q, Postgres> + Type<Postgres> + 'q>(
+        &mut self,
+        value: T,
+    ) -> Result<(), Error> {
+        self.bound += 1;
+        self.arguments
+            .add(value)
+            .map_err(|error| Error::from(sqlx::Error::Encode(error)))
+    }
+
+    /// Binds one column of a part's rows.
+    fn column<'a, R: 'a, T>(
+        &mut self,
+        rows: &[&'a R],
+        column: impl Fn(&'a R) -> T,
+    ) -> Result<(), Error>
+    where
+        Vec<T>: Encode<'a, Postgres> + Type<Postgres>,
+    {
+        let values: Vec<T> = rows.iter().map(|row| column(row)).collect();
+        self.bound += 1;
+        self.arguments
+            .add(values)
+            .map_err(|error| Error::from(sqlx::Error::Encode(error)))
+    }
+}
+
+/// An array as Postgres writes it, for columns that hold arrays themselves.
+fn array<T: ToString>(values: &[T]) -> String {
+    let values: Vec<String> = values.iter().map(ToString::to_string).collect();
+    format!("{{{}}}", values.join(","))
+}
+
+fn ledger(statement: &mut Statement, append: &Append) -> Result<(), Error> {
+    if !append.commits.is_empty() {
+        let new: Vec<&LedgerEntry> = append.commits.iter().collect();
+        let part = statement.part("commits_new", include_str!("sql/append/commits.sql"));
+        part.column(&new, |one| one.client_tx_id.as_str())?;
+        part.column(&new, |one| one.id.0)?;
+        part.column(&new, |one| one.fingerprint.as_slice())?;
+        part.column(&new, |one| one.participant.id.as_str())?;
+        part.column(&new, |one| one.participant.kind.as_str())?;
+        part.column(&new, |one| one.source.as_deref())?;
+        part.column(&new, |one| one.schema_version)?;
+        part.column(&new, |one| one.state.as_str())?;
+        part.column(&new, |one| one.sync_ids.map(|ids| ids.0))?;
+        part.column(&new, |one| one.sync_ids.map(|ids| ids.1))?;
+        part.column(&new, |one| array(&one.assigned))?;
+    }
+    if !append.settled.is_empty() {
+        let changed: Vec<&LedgerEntry> = append.settled.values().collect();
+        let part = statement.part("commits_settled", include_str!("sql/append/settled.sql"));
+        part.column(&changed, |one| one.client_tx_id.as_str())?;
+        part.column(&changed, |one| one.state.as_str())?;
+        part.column(&changed, |one| one.dead)?;
+        part.column(&changed, |one| one.sync_ids.map(|ids| ids.0))?;
+        part.column(&changed, |one| one.sync_ids.map(|ids| ids.1))?;
+        part.column(&changed, |one| {
+            one.error.as_ref().map(|error| error.0.as_str())
+        })?;
+        part.column(&changed, |one| {
+            one.error.as_ref().map(|error| error.1.as_str())
+        })?;
+        part.column(&changed, |one| one.attempts)?;
+    }
+    deltas(statement, append)
+}
+
+fn deltas(statement: &mut Statement, append: &Append) -> Result<(), Error> {
+    if append.deltas.is_empty() {
+        return Ok(());
+    }
+    let new: Vec<&DeltaRow> = append.deltas.iter().collect();
+    let part = statement.part("deltas_new", include_str!("sql/append/deltas.sql"));
+    part.column(&new, |one| one.delta.sync_id)?;
+    part.column(&new, |one| one.client_tx_id.as_deref())?;
+    part.column(&new, |one| {
+        one.delta
+            .change
+            .operation
+            .and_then(|at| i32::try_from(at).ok())
+    })?;
+    part.column(&new, |one| one.delta.change.kind.as_str())?;
+    part.column(&new, |one| one.delta.change.model.as_str())?;
+    part.column(&new, |one| one.delta.change.id.as_str())?;
+    part.column(&new, |one| {
+        one.delta.change.row.as_ref().map(ToString::to_string)
+    })?;
+    part.column(&new, |one| one.delta.change.transaction_id.as_deref())?;
+    part.column(&new, |one| {
+        one.participant.as_ref().map(|who| who.id.as_str())
+    })?;
+    part.column(&new, |one| {
+        one.participant.as_ref().map(|who| who.kind.as_str())
+    })?;
+    part.column(&new, |one| one.delta.stale)
+}
+
+fn managed(statement: &mut Statement, append: &Append) -> Result<(), Error> {
+    let put: Vec<_> = append
+        .rows
+        .iter()
+        .filter_map(|(key, row)| row.as_ref().map(|row| (key, row)))
+        .collect();
+    if !put.is_empty() {
+        let put: Vec<&_> = put.iter().collect();
+        let part = statement.part("rows_put", include_str!("sql/append/rows_put.sql"));
+        part.column(&put, |(key, _)| key.model.as_str())?;
+        part.column(&put, |(key, _)| key.id.as_str())?;
+        part.column(&put, |(_, stored)| {
+            serde_json::to_string(&stored.row.row).expect("a JSON object has a text")
+        })?;
+        part.column(&put, |(_, stored)| stored.sync_id)?;
+        part.column(&put, |(_, stored)| stored.row.archived)?;
+    }
+    let removed: Vec<_> = append
+        .rows
+        .iter()
+        .filter(|(_, row)| row.is_none())
+        .map(|(key, _)| key)
+        .collect();
+    if !removed.is_empty() {
+        let part = statement.part("rows_removed", include_str!("sql/append/rows_removed.sql"));
+        part.column(&removed, |key| key.model.as_str())?;
+        part.column(&removed, |key| key.id.as_str())?;
+    }
+    if !append.versions.is_empty() {
+        let put: Vec<_> = append.versions.iter().collect();
+        let put: Vec<&_> = put.iter().collect();
+        let part = statement.part("versions_put", include_str!("sql/append/versions.sql"));
+        part.column(&put, |(key, _)| key.model.as_str())?;
+        part.column(&put, |(key, _)| key.id.as_str())?;
+        part.column(&put, |(_, sync_id)| **sync_id)?;
+    }
+    Ok(())
+}
+
+fn inbox(statement: &mut Statement, append: &Append) -> Result<(), Error> {
+    if !append.inbox.is_empty() {
+        let new: Vec<&InboxEntry> = append.inbox.iter().collect();
+        let part = statement.part("inbox_new", include_str!("sql/append/inbox.sql"));
+        part.column(&new, |one| one.source.as_str())?;
+        part.column(&new, |one| one.sequence)?;
+        part.column(&new, |one| one.client_tx_id.as_str())?;
+        part.column(&new, |one| one.id.0)?;
+        part.column(&new, |one| one.body.to_vec())?;
+        part.column(&new, |one| array(&one.lanes))?;
+        part.column(&new, |one| array(&one.positions))?;
+        part.column(&new, |one| array(&one.flagged))?;
+        part.column(&new, |one| one.traceparent.as_deref())?;
+    }
+    inbox_changed(statement, append)?;
+    if !append.inbox_done.is_empty() {
+        let done: Vec<_> = append.inbox_done.iter().collect();
+        let part = statement.part("inbox_done", include_str!("sql/append/inbox_done.sql"));
+        part.column(&done, |(source, _)| source.as_str())?;
+        part.column(&done, |(_, sequence)| *sequence)?;
+    }
+    Ok(())
+}
+
+fn inbox_changed(statement: &mut Statement, append: &Append) -> Result<(), Error> {
+    if append.inbox_changed.is_empty() {
+        return Ok(());
+    }
+    let changed: Vec<&InboxEntry> = append.inbox_changed.values().collect();
+    let error = |one: &'_ InboxEntry| one.last_error.clone();
+    let part = statement.part(
+        "inbox_changed",
+        include_str!("sql/append/inbox_changed.sql"),
+    );
+    part.column(&changed, |one| one.source.as_str())?;
+    part.column(&changed, |one| one.sequence)?;
+    part.column(&changed, |one| one.dead)?;
+    part.column(&changed, |one| one.attempts)?;
+    part.column(&changed, |one| one.spent)?;
+    part.column(&changed, |one| one.due_at)?;
+    part.column(&changed, |one| one.failed_at)?;
+    part.column(&changed, |one| one.open.map(|open| open.0))?;
+    part.column(&changed, |one| one.open.map(|open| open.1))?;
+    part.column(&changed, |one| one.may_apply_until)?;
+    part.column(&changed, |one| error(one).map(|error| error.at))?;
+    part.column(&changed, |one| error(one).map(|error| error.class))?;
+    part.column(&changed, |one| error(one).map(|error| error.message))?;
+    part.column(&changed, |one| error(one).map(|error| error.http_status))
+}
+
+fn attempts(statement: &mut Statement, append: &Append) -> Result<(), Error> {
+    if !append.attempts_opened.is_empty() {
+        let new: Vec<&AttemptOpen> = append.attempts_opened.iter().collect();
+        let part = statement.part(
+            "attempts_opened",
+            include_str!("sql/append/attempts_opened.sql"),
+        );
+        part.column(&new, |one| one.source.as_str())?;
+        part.column(&new, |one| one.id.0)?;
+        part.column(&new, |one| one.number)?;
+        part.column(&new, |one| one.client_tx_id.as_str())?;
+        part.column(&new, |one| one.trigger.as_str())?;
+        part.column(&new, |one| one.node)?;
+        part.column(&new, |one| one.deadline)?;
+    }
+    if !append.attempts_closed.is_empty() {
+        let closed: Vec<&AttemptClose> = append.attempts_closed.iter().collect();
+        let millis = |one: &AttemptClose| {
+            one.duration
+                .map(|took| i32::try_from(took.as_millis()).unwrap_or(i32::MAX))
+        };
+        let part = statement.part(
+            "attempts_closed",
+            include_str!("sql/append/attempts_closed.sql"),
+        );
+        part.column(&closed, |one| one.source.as_str())?;
+        part.column(&closed, |one| one.client_tx_id.as_str())?;
+        part.column(&closed, |one| one.id.0)?;
+        part.column(&closed, |one| one.number)?;
+        part.column(&closed, |one| one.started_at)?;
+        part.column(&closed, millis)?;
+        part.column(&closed, |one| one.http_status)?;
+        part.column(&closed, |one| one.outcome)?;
+        part.column(&closed, |one| {
+            one.error.as_ref().map(|error| error.0.as_str())
+        })?;
+        part.column(&closed, |one| {
+            one.error.as_ref().map(|error| error.1.as_str())
+        })?;
+        part.column(&closed, |one| one.excerpt.as_deref())?;
+        part.column(&closed, |one| one.next_attempt_at)?;
+    }
+    Ok(())
+}
+
+fn sources(statement: &mut Statement, append: &Append, now: OffsetDateTime) -> Result<(), Error> {
+    if !append.sources.is_empty() {
+        let put: Vec<&(Source, bool)> = append.sources.values().collect();
+        source_columns(statement, &put, now)?;
+    }
+    if !append.sources_removed.is_empty() {
+        let gone: Vec<_> = append.sources_removed.iter().collect();
+        let part = statement.part(
+            "sources_removed",
+            include_str!("sql/append/sources_removed.sql"),
+        );
+        part.column(&gone, |source: &String| source.as_str())?;
+    }
+    if !append.requests.is_empty() {
+        let notes: Vec<_> = append.requests.iter().collect();
+        let notes: Vec<&_> = notes.iter().collect();
+        let error =
+            |note: &crate::decide::RequestNote| -> Option<RequestError> { note.error.clone() };
+        let part = statement.part("requests_noted", include_str!("sql/append/requests.sql"));
+        part.column(&notes, |((source, _), _)| source.as_str())?;
+        part.column(&notes, |((_, kind), _)| kind.as_str())?;
+        part.column(&notes, |(_, note)| note.success_at)?;
+        part.column(&notes, |(_, note)| error(note).map(|error| error.at))?;
+        part.column(&notes, |(_, note)| error(note).map(|error| error.class))?;
+        part.column(&notes, |(_, note)| error(note).map(|error| error.message))?;
+        part.column(&notes, |(_, note)| {
+            error(note).map(|error| error.http_status)
+        })?;
+    }
+    if let Some((version, document)) = &append.schema {
+        let part = statement.part("schema_new", include_str!("sql/append/schema.sql"));
+        part.bind(*version)?;
+        part.bind(document.as_str())?;
+    }
+    Ok(())
+}
+
+fn source_columns(
+    statement: &mut Statement,
+    put: &[&(Source, bool)],
+    now: OffsetDateTime,
+) -> Result<(), Error> {
+    let millis = |pause: std::time::Duration| i64::try_from(pause.as_millis()).unwrap_or(i64::MAX);
+    let part = statement.part("sources_put", include_str!("sql/append/sources.sql"));
+    part.column(put, |(one, _)| one.id.as_str())?;
+    part.column(put, |(one, _)| one.settings.url.as_str())?;
+    part.column(put, |(one, _)| {
+        let delays: Vec<i64> = one
+            .settings
+            .retry
+            .delays
+            .iter()
+            .copied()
+            .map(millis)
+            .collect();
+        array(&delays)
+    })?;
+    part.column(put, |(one, _)| millis(one.settings.request_timeout))?;
+    part.column(put, |(one, _)| one.settings.max_in_flight)?;
+    part.column(put, |(one, _)| one.state.as_str())?;
+    part.column(put, |(one, _)| one.state_reason.as_str())?;
+    part.column(put, |(one, _)| one.owner)?;
+    part.column(put, |(one, _)| one.epoch)?;
+    part.column(put, |(one, _)| one.inbox_sequence)?;
+    part.column(put, |(one, _)| one.pending)?;
+    part.column(put, |(one, _)| one.dead)?;
+    part.column(put, |(one, _)| one.consecutive_failures)?;
+    part.column(put, |(one, _)| one.backoff_until)?;
+    part.column(put, |(one, _)| one.backoff_step)?;
+    part.column(put, |(one, _)| one.recovered_at)?;
+    part.column(put, |(one, _)| array(&one.attempts))?;
+    part.column(put, |(one, _)| array(&one.retries))?;
+    part.column(put, |(_, settings_changed)| settings_changed.then_some(now))
+}

@@ -1,0 +1,110 @@
+//! Reads a source's inbox for its courier.
+
+use sqlx::Row;
+use sqlx::postgres::PgRow;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::{Error, Store};
+use crate::domain::{OrganizationId, SourceState};
+
+/// A source and the next commits of its inbox, as one snapshot shows them.
+#[derive(Clone, Debug)]
+pub struct Window {
+    /// When, by the clock of the database.
+    pub now: OffsetDateTime,
+    /// The node that delivers to it.
+    pub owner: Option<Uuid>,
+    /// Counts owners.
+    pub epoch: i64,
+    /// What it does with commits.
+    pub state: SourceState,
+    /// Commit requests in flight at most.
+    pub max_in_flight: usize,
+    /// Sequence of its newest commit.
+    pub inbox_sequence: i64,
+    /// Nothing is sent before this.
+    pub backoff_until: Option<OffsetDateTime>,
+    /// When its last failing spell ended.
+    pub recovered_at: Option<OffsetDateTime>,
+    /// Attempts that were settled by then.
+    pub settled: i64,
+    /// The commits, by sequence.
+    pub entries: Vec<Waiting>,
+}
+
+/// A commit that waits, without its payload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    /// Its place.
+    pub sequence: i64,
+    /// Hashes of the rows that it touches.
+    pub lanes: Vec<i64>,
+    /// It will not be sent, and only holds its lanes until this time.
+    pub holds_until: Option<OffsetDateTime>,
+    /// When the next attempt may start.
+    pub due_at: OffsetDateTime,
+    /// When the last one failed.
+    pub failed_at: Option<OffsetDateTime>,
+}
+
+impl Store {
+    /// The source and at most `limit` commits after `after`; `None` when the source is gone.
+    pub async fn window(
+        &self,
+        organization: &OrganizationId,
+        source: &str,
+        after: i64,
+        limit: i64,
+    ) -> Result<Option<Window>, Error> {
+        let rows = sqlx::query(include_str!("sql/window.sql"))
+            .bind(organization.as_str())
+            .bind(source)
+            .bind(after)
+            .bind(limit)
+            .fetch_all(&self.ledger)
+            .await?;
+        let Some(first) = rows.first() else {
+            return Ok(None);
+        };
+        let state: String = first.try_get("state")?;
+        let cap: i32 = first.try_get("max_in_flight")?;
+        let mut entries = Vec::with_capacity(rows.len());
+        for row in &rows {
+            entries.extend(waiting(row)?);
+        }
+        Ok(Some(Window {
+            now: first.try_get("now")?,
+            owner: first.try_get("owner")?,
+            epoch: first.try_get("epoch")?,
+            state: SourceState::parse(&state).ok_or_else(|| Error::Corrupt {
+                table: "data_sources",
+                column: "state",
+                row: format!("{organization}/{source}"),
+            })?,
+            max_in_flight: usize::try_from(cap).unwrap_or(1),
+            inbox_sequence: first.try_get("inbox_sequence")?,
+            backoff_until: first.try_get("backoff_until")?,
+            recovered_at: first.try_get("recovered_at")?,
+            settled: first.try_get("settled")?,
+            entries,
+        }))
+    }
+}
+
+fn waiting(row: &PgRow) -> Result<Option<Waiting>, Error> {
+    let Some(sequence) = row.try_get::<Option<i64>, _>("sequence")? else {
+        return Ok(None);
+    };
+    let dead: bool = row.try_get("dead")?;
+    let may_apply_until: Option<OffsetDateTime> = row.try_get("may_apply_until")?;
+    let due_at: OffsetDateTime = row.try_get("due_at")?;
+    let open_deadline: Option<OffsetDateTime> = row.try_get("open_deadline")?;
+    Ok(Some(Waiting {
+        sequence,
+        lanes: row.try_get("lanes")?,
+        holds_until: may_apply_until.filter(|_| dead),
+        due_at: due_at.max(open_deadline.unwrap_or(due_at)),
+        failed_at: row.try_get("failed_at")?,
+    }))
+}

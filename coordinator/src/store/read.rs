@@ -1,0 +1,277 @@
+//! Reads what a batch of commands touches, in one snapshot.
+
+use std::collections::{BTreeSet, HashMap};
+use std::time::Duration;
+
+use backends::data_source::schedule::RetrySchedule;
+use backends::json;
+use backends::managed::ManagedRow;
+use backends::operation::RowKey;
+use serde_json::{Map, Value};
+use sqlx::Row;
+use sqlx::postgres::{PgExecutor, PgRow};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::Error;
+use crate::decide::{Head, InboxEntry, LedgerEntry, Source, State, StoredRow, Touched};
+use crate::domain::{
+    CommitId, CommitState, OrganizationId, Participant, ParticipantKind, SourceSettings,
+    SourceState,
+};
+
+/// What the batch touches, as one snapshot shows it; `None` when the organization has no head.
+pub(super) async fn read(
+    executor: impl PgExecutor<'_>,
+    organization: &OrganizationId,
+    touched: &Touched,
+) -> Result<Option<State>, Error> {
+    let (row_models, row_ids) = columns(&touched.rows);
+    let (version_models, version_ids) = columns(&touched.versions);
+    let mut entry_sources = Vec::new();
+    let mut entry_sequences = Vec::new();
+    let mut entry_bodies = Vec::new();
+    for ((source, sequence), with_body) in &touched.entries {
+        entry_sources.push(source.as_str());
+        entry_sequences.push(*sequence);
+        entry_bodies.push(*with_body);
+    }
+    let rows = sqlx::query(include_str!("sql/read.sql"))
+        .bind(organization.as_str())
+        .bind(&touched.commits)
+        .bind(row_models)
+        .bind(row_ids)
+        .bind(version_models)
+        .bind(version_ids)
+        .bind(&touched.sources)
+        .bind(entry_sources)
+        .bind(entry_sequences)
+        .bind(entry_bodies)
+        .bind(&touched.models)
+        .fetch_all(executor)
+        .await?;
+    state(&rows)
+}
+
+fn columns(keys: &[RowKey]) -> (Vec<&str>, Vec<&str>) {
+    keys.iter()
+        .map(|key| (key.model.as_str(), key.id.as_str()))
+        .unzip()
+}
+
+fn state(rows: &[PgRow]) -> Result<Option<State>, Error> {
+    let mut state = None;
+    for row in rows {
+        let section: i32 = row.try_get("section")?;
+        if section == 1 {
+            state = Some(empty(row)?);
+        }
+    }
+    let Some(mut state) = state else {
+        return Ok(None);
+    };
+    for row in rows {
+        add(&mut state, row)?;
+    }
+    Ok(Some(state))
+}
+
+fn empty(row: &PgRow) -> Result<State, Error> {
+    let schema_version: i64 = row.try_get("n3")?;
+    Ok(State {
+        now: row.try_get("ts1")?,
+        head: Head {
+            version: row.try_get("n1")?,
+            last_sync_id: row.try_get("n2")?,
+            schema_version: narrow(schema_version, ("heads", "schema_version"))?,
+        },
+        ledger: HashMap::new(),
+        rows: HashMap::new(),
+        versions: HashMap::new(),
+        sources: HashMap::new(),
+        inbox: HashMap::new(),
+        models_in_use: BTreeSet::new(),
+    })
+}
+
+fn add(state: &mut State, row: &PgRow) -> Result<(), Error> {
+    match row.try_get::<i32, _>("section")? {
+        2 => {
+            let entry = ledger_entry(row)?;
+            state.ledger.insert(entry.client_tx_id.clone(), entry);
+        }
+        3 => {
+            let key = RowKey {
+                model: row.try_get("k1")?,
+                id: row.try_get("k2")?,
+            };
+            let stored = stored_row(row, &key)?;
+            state.rows.insert(key, stored);
+        }
+        4 => {
+            let key = RowKey {
+                model: row.try_get("k1")?,
+                id: row.try_get("k2")?,
+            };
+            state.versions.insert(key, row.try_get("n1")?);
+        }
+        5 => {
+            let source = source(row)?;
+            state.sources.insert(source.id.clone(), source);
+        }
+        6 => {
+            let entry = inbox_entry(row)?;
+            state
+                .inbox
+                .insert((entry.source.clone(), entry.sequence), entry);
+        }
+        7 if row.try_get("f1")? => {
+            state.models_in_use.insert(row.try_get("k1")?);
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+fn narrow<T: TryFrom<i64>>(
+    value: i64,
+    (table, column): (&'static str, &'static str),
+) -> Result<T, Error> {
+    T::try_from(value).map_err(|_| Error::Corrupt {
+        table,
+        column,
+        row: value.to_string(),
+    })
+}
+
+fn ledger_entry(row: &PgRow) -> Result<LedgerEntry, Error> {
+    let client_tx_id: String = row.try_get("k1")?;
+    let corrupt = |column| Error::Corrupt {
+        table: "commits",
+        column,
+        row: client_tx_id.clone(),
+    };
+    let state: String = row.try_get("t1")?;
+    let kind: String = row.try_get("t6")?;
+    let fingerprint: Vec<u8> = row.try_get("b1")?;
+    let sync_ids: (Option<i64>, Option<i64>) = (row.try_get("n1")?, row.try_get("n2")?);
+    let error: (Option<String>, Option<String>) = (row.try_get("t3")?, row.try_get("t4")?);
+    let assigned: Vec<i64> = row.try_get("a1")?;
+    Ok(LedgerEntry {
+        id: CommitId(row.try_get("u1")?),
+        fingerprint: fingerprint.try_into().map_err(|_| corrupt("fingerprint"))?,
+        participant: Participant {
+            id: row.try_get("t5")?,
+            kind: ParticipantKind::parse(&kind).ok_or_else(|| corrupt("participant_kind"))?,
+        },
+        source: row.try_get("t2")?,
+        schema_version: narrow(row.try_get("n4")?, ("commits", "schema_version"))?,
+        state: CommitState::parse(&state).ok_or_else(|| corrupt("state"))?,
+        dead: row.try_get("f1")?,
+        sync_ids: sync_ids.0.zip(sync_ids.1),
+        error: error.0.zip(error.1),
+        assigned: assigned
+            .into_iter()
+            .filter_map(|index| i16::try_from(index).ok())
+            .collect(),
+        attempts: narrow(row.try_get("n3")?, ("commits", "attempts"))?,
+        accepted_at: row.try_get("ts1")?,
+        settled_at: row.try_get("ts2")?,
+        client_tx_id,
+    })
+}
+
+fn stored_row(row: &PgRow, key: &RowKey) -> Result<StoredRow, Error> {
+    let text: String = row.try_get("t1")?;
+    let fields = stored_object(&text).ok_or_else(|| Error::Corrupt {
+        table: "managed_rows",
+        column: "row",
+        row: format!("{}/{}", key.model, key.id),
+    })?;
+    Ok(StoredRow {
+        row: ManagedRow {
+            row: fields,
+            archived: row.try_get("f1")?,
+        },
+        sync_id: row.try_get("n1")?,
+    })
+}
+
+/// A row that was checked when it came in: no limits apply any more.
+fn stored_object(text: &str) -> Option<Map<String, Value>> {
+    match json::parse_stored(text) {
+        Ok(Value::Object(fields)) => Some(fields),
+        _ => None,
+    }
+}
+
+fn source(row: &PgRow) -> Result<Source, Error> {
+    let id: String = row.try_get("k1")?;
+    let corrupt = |column| Error::Corrupt {
+        table: "data_sources",
+        column,
+        row: id.clone(),
+    };
+    let state: String = row.try_get("t1")?;
+    let delays: Vec<i64> = row.try_get("a3")?;
+    let millis = |value: i64| u64::try_from(value).map(Duration::from_millis).ok();
+    let attempts: Vec<i64> = row.try_get("a1")?;
+    let retries: Vec<i64> = row.try_get("a2")?;
+    Ok(Source {
+        settings: SourceSettings {
+            url: row.try_get("t3")?,
+            retry: RetrySchedule {
+                delays: delays.into_iter().filter_map(millis).collect(),
+            },
+            request_timeout: millis(row.try_get("n6")?)
+                .ok_or_else(|| corrupt("request_timeout_ms"))?,
+            max_in_flight: narrow(row.try_get("n7")?, ("data_sources", "max_in_flight"))?,
+        },
+        state: SourceState::parse(&state).ok_or_else(|| corrupt("state"))?,
+        state_reason: row.try_get("t2")?,
+        owner: row.try_get::<Option<Uuid>, _>("u1")?,
+        epoch: row.try_get("n1")?,
+        inbox_sequence: row.try_get("n2")?,
+        pending: row.try_get("n3")?,
+        dead: row.try_get("n4")?,
+        consecutive_failures: narrow(row.try_get("n5")?, ("data_sources", "consecutive_failures"))?,
+        backoff_until: row.try_get("ts1")?,
+        backoff_step: narrow(row.try_get("n8")?, ("data_sources", "backoff_step"))?,
+        recovered_at: row.try_get("ts2")?,
+        attempts: attempts
+            .try_into()
+            .map_err(|_| corrupt("attempts_by_outcome"))?,
+        retries: retries
+            .try_into()
+            .map_err(|_| corrupt("retries_by_outcome"))?,
+        id,
+    })
+}
+
+fn inbox_entry(row: &PgRow) -> Result<InboxEntry, Error> {
+    let body: Option<Vec<u8>> = row.try_get("b1")?;
+    let open: (Option<OffsetDateTime>, Option<OffsetDateTime>) =
+        (row.try_get("ts3")?, row.try_get("ts4")?);
+    let (positions, flagged): (Vec<i64>, Vec<i64>) = (row.try_get("a1")?, row.try_get("a2")?);
+    let narrowed = |all: Vec<i64>| all.into_iter().filter_map(|one| i16::try_from(one).ok());
+    Ok(InboxEntry {
+        source: row.try_get("k1")?,
+        sequence: row.try_get("n1")?,
+        client_tx_id: row.try_get("k2")?,
+        id: CommitId(row.try_get("u1")?),
+        body: body.unwrap_or_default().into(),
+        lanes: Vec::new(),
+        positions: narrowed(positions).collect(),
+        flagged: narrowed(flagged).collect(),
+        dead: row.try_get("f1")?,
+        attempts: narrow(row.try_get("n2")?, ("inbox", "attempts"))?,
+        spent: narrow(row.try_get("n3")?, ("inbox", "spent"))?,
+        due_at: row.try_get("ts1")?,
+        failed_at: row.try_get("ts2")?,
+        open: open.0.zip(open.1),
+        may_apply_until: row.try_get("ts5")?,
+        last_error: None,
+        traceparent: row.try_get("t1")?,
+        accepted_at: row.try_get("ts6")?,
+    })
+}

@@ -1,0 +1,78 @@
+//! One round of reading, deciding and appending.
+
+use sqlx::postgres::PgPool;
+use sqlx::{Postgres, Transaction};
+
+use super::{Error, Store, append, read, told_apart};
+use crate::decide::{Append, State, Touched};
+use crate::domain::OrganizationId;
+
+/// How a round keeps its organization's state from moving between its read and its append.
+#[derive(Debug)]
+pub enum Round {
+    /// Not at all: the append writes nothing if the head has moved.
+    Optimistic(PgPool),
+    /// By the head's lock, for an organization that many nodes write at once. The only place where
+    /// a lock spans a round trip.
+    Locked(PgPool, Box<Transaction<'static, Postgres>>),
+}
+
+impl Store {
+    /// A round that may find itself too late.
+    pub fn round(&self) -> Round {
+        Round::Optimistic(self.ledger.clone())
+    }
+
+    /// A round that waits for its turn and is not overtaken. Call it from a task that is not dropped.
+    pub async fn locked_round(&self, organization: &OrganizationId) -> Result<Round, Error> {
+        let apart = |error: sqlx::Error| told_apart(&self.ledger, error.into());
+        let mut transaction = self.ledger.begin().await.map_err(apart)?;
+        sqlx::query(include_str!("sql/lock_head.sql"))
+            .bind(organization.as_str())
+            .execute(&mut *transaction)
+            .await?;
+        Ok(Round::Locked(self.ledger.clone(), Box::new(transaction)))
+    }
+}
+
+impl Round {
+    /// What the batch touches, as one snapshot shows it; `None` when the organization has no head.
+    pub async fn read(
+        &mut self,
+        organization: &OrganizationId,
+        touched: &Touched,
+    ) -> Result<Option<State>, Error> {
+        let (pool, read) = match self {
+            Self::Optimistic(pool) => {
+                let found = read::read(&*pool, organization, touched).await;
+                (&*pool, found)
+            }
+            Self::Locked(pool, transaction) => {
+                let found = read::read(&mut ***transaction, organization, touched).await;
+                (&*pool, found)
+            }
+        };
+        read.map_err(|error| told_apart(pool, error))
+    }
+
+    /// Whether the append was written: `false` when the head has moved since `state` was read, and
+    /// nothing happened.
+    pub async fn append(
+        self,
+        organization: &OrganizationId,
+        state: &State,
+        written: &Append,
+    ) -> Result<bool, Error> {
+        match self {
+            Self::Optimistic(pool) => append::append(&pool, organization, state, written)
+                .await
+                .map_err(|error| told_apart(&pool, error)),
+            Self::Locked(_, mut transaction) => {
+                let moved =
+                    append::append(&mut **transaction, organization, state, written).await?;
+                transaction.commit().await?;
+                Ok(moved)
+            }
+        }
+    }
+}

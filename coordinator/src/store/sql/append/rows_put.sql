@@ -1,0 +1,11 @@
+-- Managed rows as they stand after the batch.
+INSERT INTO managed_rows (org_id, model, row_id, row, sync_id, archived_at)
+SELECT head.org_id, put.model, put.row_id, put.row::jsonb, put.sync_id, CASE WHEN put.archived THEN $3 END
+FROM head
+CROSS JOIN unnest(?::text[], ?::text[], ?::text[], ?::bigint[], ?::boolean[])
+    AS put (model, row_id, row, sync_id, archived)
+ON CONFLICT (org_id, model, row_id) DO UPDATE
+SET row = excluded.row, sync_id = excluded.sync_id,
+    archived_at = CASE
+        WHEN excluded.archived_at IS NOT NULL THEN coalesce(managed_rows.archived_at, excluded.archived_at)
+    END

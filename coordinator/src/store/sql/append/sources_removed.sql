@@ -1,0 +1,5 @@
+-- Sources that are gone.
+DELETE FROM data_sources
+USING head
+CROSS JOIN unnest(?::text[]) AS gone (source_id)
+WHERE data_sources.org_id = $1 AND data_sources.source_id = gone.source_id
