@@ -1,0 +1,189 @@
+//! One model of a schema, compiled: what its rows must look like, and where they live.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use backends::json::{MAX_BYTES, MAX_FIELDS, plain_length};
+use jsonschema::Validator;
+use serde_json::{Map, Value};
+
+use super::sync_group::Template;
+use super::text;
+use crate::refusal::Refusal;
+
+pub(super) mod fault;
+
+/// Where the rows of a model live.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Backing {
+    /// In the coordinator's Postgres.
+    Managed,
+    /// Behind the Data Source with this id.
+    Source(String),
+}
+
+/// One field of a row that breaks a rule of its model.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FieldFault {
+    /// Path within the row, `limits.max[3]` say; empty for the row as a whole.
+    pub field: String,
+    /// `field_unknown`, `field_type`, `field_required`, `field_invalid` or `row_too_large`.
+    pub reason: &'static str,
+    /// The rule, for a person; at most a few hundred characters.
+    pub rule: String,
+}
+
+impl FieldFault {
+    /// The refusal of the operation whose input is at fault.
+    pub fn refusal(self, operation: usize, model: &str) -> Refusal {
+        let input = format!("operations[{operation}].input_json");
+        Refusal::field(self.reason, text::joined(&input, &self.field), self.rule)
+            .at_operation(operation)
+            .with("model", model)
+            .with("field", self.field)
+    }
+}
+
+/// A model, ready to check rows.
+pub struct Model {
+    /// Its name in the schema.
+    pub name: String,
+    /// Where its rows live.
+    pub backing: Backing,
+    pub(super) shape: Shape,
+    pub(super) groups: Vec<Template>,
+}
+
+/// What the rows of a model must look like.
+pub(super) struct Shape {
+    /// The declared fields, and `id`.
+    pub(super) fields: BTreeSet<String>,
+    /// Whether rows may have other fields.
+    pub(super) open: bool,
+    /// Checks a row.
+    pub(super) row: Validator,
+    /// Checks each field that is there by its own schema, and nothing else.
+    pub(super) each_field: Validator,
+}
+
+impl Model {
+    /// Checks a whole row, `id` included: every CREATE, and what an UPDATE of a managed row
+    /// comes to.
+    ///
+    /// A field that the model does not declare is unknown, unless its `additionalProperties` is
+    /// `true` or a schema.
+    ///
+    /// # Errors
+    /// The first rule that it breaks.
+    pub fn check_row(&self, row: &Map<String, Value>) -> Result<(), FieldFault> {
+        self.check_value(&Value::Object(row.clone()))
+    }
+
+    /// Checks the fields of an UPDATE one by one, each by its own schema: what they come to
+    /// together is the backing's to judge.
+    ///
+    /// # Errors
+    /// The first rule that one breaks.
+    pub fn check_fields(&self, fields: &Map<String, Value>) -> Result<(), FieldFault> {
+        self.check_field_values(&Value::Object(fields.clone()))
+    }
+
+    /// Whether rows may have this field.
+    pub fn has_field(&self, name: &str) -> bool {
+        self.declares(name) || (self.shape.open && text::is_name(name))
+    }
+
+    /// Whether the schema names this field.
+    pub(super) fn declares(&self, name: &str) -> bool {
+        self.shape.fields.contains(name)
+    }
+
+    /// The sync groups that a row belongs to, besides its organization's own. A template whose
+    /// fields are absent or null gives none.
+    pub fn groups(&self, row: &Map<String, Value>) -> Vec<String> {
+        self.groups
+            .iter()
+            .filter_map(|template| template.group(row))
+            .collect()
+    }
+
+    /// As [`Self::check_row`], of an object.
+    pub(super) fn check_value(&self, row: &Value) -> Result<(), FieldFault> {
+        self.check_names(row)?;
+        if extent(row) > MAX_BYTES {
+            let rule = format!("a row is longer than {MAX_BYTES} bytes");
+            return Err(FieldFault {
+                field: String::new(),
+                reason: "row_too_large",
+                rule,
+            });
+        }
+        self.shape
+            .row
+            .validate(row)
+            .map_err(|error| fault::of(&error))
+    }
+
+    /// As [`Self::check_fields`], of an object.
+    pub(super) fn check_field_values(&self, fields: &Value) -> Result<(), FieldFault> {
+        self.check_names(fields)?;
+        self.shape
+            .each_field
+            .validate(fields)
+            .map_err(|error| fault::of(&error))
+    }
+
+    fn check_names(&self, row: &Value) -> Result<(), FieldFault> {
+        let names = row.as_object().map(|row| row.keys()).into_iter().flatten();
+        if let Some(unknown) = names.clone().find(|name| !self.has_field(name)) {
+            let rule = format!("{} has no field {}", self.name, text::quoted(unknown));
+            let field = unknown.chars().take(text::MAX_CHARACTERS).collect();
+            return Err(FieldFault {
+                field,
+                reason: "field_unknown",
+                rule,
+            });
+        }
+        if names.count() > MAX_FIELDS {
+            let rule = format!("a row has more than {MAX_FIELDS} fields");
+            return Err(FieldFault {
+                field: String::new(),
+                reason: "row_too_large",
+                rule,
+            });
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Model {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Model")
+            .field("name", &self.name)
+            .field("backing", &self.backing)
+            .field("fields", &self.shape.fields)
+            .field("open", &self.shape.open)
+            .field("groups", &self.groups)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The length of a value's shortest JSON text, escapes left out, numbers as Postgres writes them.
+fn extent(value: &Value) -> usize {
+    match value {
+        Value::Null | Value::Bool(true) => 4,
+        Value::Bool(false) => 5,
+        Value::Number(number) => plain_length(number),
+        Value::String(text) => text.len() + 2,
+        Value::Array(items) => 2 + items.iter().map(|item| extent(item) + 1).sum::<usize>(),
+        Value::Object(fields) => {
+            2 + fields
+                .iter()
+                .map(|(key, value)| key.len() + 4 + extent(value))
+                .sum::<usize>()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
