@@ -1,0 +1,195 @@
+//! What every call passes before its message is read: a deadline, a seat, a valid key. And after:
+//! an answer with a reason, whatever happened inside.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use futures_util::FutureExt;
+use tokio::time::Instant;
+use tonic::body::Body;
+use tonic::codegen::http::{Request, Response};
+use tower::{Layer, Service};
+
+use super::Rooms;
+use super::auth::{Access, bearer, operator};
+use super::deadline::{Deadline, exceeded};
+use super::seats::Seats;
+use super::status::{completed, response};
+use crate::domain::OrganizationId;
+use crate::keys::overloaded;
+use crate::refusal::{Class, Refusal};
+
+/// Puts [`Edge`] in front of the services.
+#[derive(Clone, Debug)]
+pub(super) struct EdgeLayer {
+    gate: Arc<Gate>,
+}
+
+/// What the edge judges by.
+#[derive(Debug)]
+struct Gate {
+    rooms: Arc<Rooms>,
+    calls: Seats<()>,
+    calls_by_organization: Seats<OrganizationId>,
+}
+
+/// Services behind the gate.
+#[derive(Clone, Debug)]
+pub(super) struct Edge<S> {
+    gate: Arc<Gate>,
+    inner: S,
+}
+
+impl EdgeLayer {
+    /// Lets in `calls` at once, of them at most `each` from one organization.
+    pub(super) fn new(rooms: Arc<Rooms>, calls: usize, each: usize) -> Self {
+        let (calls, calls_by_organization) = (Seats::new(calls), Seats::new(each));
+        Self {
+            gate: Arc::new(Gate {
+                rooms,
+                calls,
+                calls_by_organization,
+            }),
+        }
+    }
+}
+
+impl<S> Layer<S> for EdgeLayer {
+    type Service = Edge<S>;
+
+    fn layer(&self, inner: S) -> Edge<S> {
+        Edge {
+            gate: Arc::clone(&self.gate),
+            inner,
+        }
+    }
+}
+
+impl<S> Service<Request<Body>> for Edge<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
+    S: Clone + Send + 'static,
+    S::Future: Send,
+{
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let now = Instant::now();
+        let gate = Arc::clone(&self.gate);
+        // The service that was polled ready is the one to call; the clone waits for the next call.
+        let waiting = self.inner.clone();
+        let ready = std::mem::replace(&mut self.inner, waiting);
+        Box::pin(async move { Ok(gate.answer(ready, request, now).await) })
+    }
+}
+
+impl Gate {
+    async fn answer<S>(&self, inner: S, request: Request<Body>, now: Instant) -> Response<Body>
+    where
+        S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
+    {
+        let deadline = match Deadline::of(request.headers(), now, self.rooms.wait_cap) {
+            Ok(deadline) => deadline,
+            Err(refusal) => return response(refusal),
+        };
+        let path = request.uri().path().to_owned();
+        let passing = AssertUnwindSafe(self.pass(inner, request, deadline)).catch_unwind();
+        match tokio::time::timeout_at(deadline.answer_by, passing).await {
+            Ok(Ok(Ok(answer))) => completed(answer),
+            Ok(Ok(Err(refusal))) => response(refusal),
+            Ok(Err(_panic)) => {
+                tracing::error!(rpc.method = path, "a call panicked");
+                let message = "the fault is the coordinator's; it is logged";
+                response(Refusal::new(Class::Internal, "internal", message))
+            }
+            Err(_elapsed) => response(exceeded()),
+        }
+    }
+
+    async fn pass<S>(
+        &self,
+        mut inner: S,
+        mut request: Request<Body>,
+        deadline: Deadline,
+    ) -> Result<Response<Body>, Refusal>
+    where
+        S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
+    {
+        request.extensions_mut().insert(deadline);
+        let seats = match Access::of(request.uri().path()) {
+            Access::Anybody => None,
+            Access::Operator => {
+                operator(
+                    bearer(request.headers())?,
+                    self.rooms.operator_token.as_ref(),
+                )?;
+                None
+            }
+            Access::Organization => {
+                let caller = self
+                    .rooms
+                    .keys
+                    .authenticate(bearer(request.headers())?)
+                    .await?;
+                // Strangers take no seat, so that they cannot keep those with a key out.
+                let seat = self.calls.take(&()).ok_or_else(overloaded)?;
+                let own = self.calls_by_organization.take(&caller.organization);
+                request.extensions_mut().insert(caller);
+                Some((seat, own.ok_or_else(overloaded)?))
+            }
+        };
+        let Ok(answer) = inner.call(request).await;
+        drop(seats);
+        Ok(answer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tonic::{Code, Status};
+    use tonic_types::StatusExt;
+
+    use super::*;
+    use crate::api::scratch::rooms;
+    use crate::store::tests::unreachable;
+
+    /// A service with a fault.
+    #[derive(Clone)]
+    struct Faulty;
+
+    impl Service<Request<Body>> for Faulty {
+        type Response = Response<Body>;
+        type Error = Infallible;
+        type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn call(&mut self, _: Request<Body>) -> Self::Future {
+            Box::pin(async { panic!("a fault of ours") })
+        }
+    }
+
+    #[tokio::test]
+    async fn a_panic_inside_answers_internal_and_tells_nothing() {
+        let gated = Arc::new(rooms(unreachable()));
+        let mut edge = EdgeLayer::new(gated, 1, 1).layer(Faulty);
+        let Ok(answer) = edge.call(Request::new(Body::empty())).await;
+        let status = Status::from_header_map(answer.headers()).unwrap();
+        assert_eq!(status.code(), Code::Internal);
+        let details = status.get_error_details();
+        assert_eq!(details.error_info().unwrap().reason, "internal");
+        assert!(!status.message().contains("fault of ours"));
+    }
+}

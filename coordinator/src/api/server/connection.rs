@@ -1,0 +1,135 @@
+//! Connections as they come in.
+
+use std::future::Future;
+use std::io;
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures_util::Stream;
+use futures_util::stream;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::Sleep;
+use tonic::transport::server::Connected;
+
+use crate::api::seats::{Seat, Seats};
+
+/// How long to wait after a failed accept: out of file descriptors, say, it fails again at once.
+const AFTER_FAILURE: Duration = Duration::from_millis(100);
+
+/// What a client sends first: the HTTP/2 preface and the header of its settings. One that does not
+/// holds a connection for nothing.
+const PREFACE: usize = 24 + 9;
+
+/// A connection, and its seat among those from its address.
+#[derive(Debug)]
+pub(super) struct Connection {
+    stream: TcpStream,
+    /// Bytes of the preface that are still to come, and until when.
+    missing: usize,
+    patience: Pin<Box<Sleep>>,
+    /// Held to be freed with the connection.
+    _seat: Seat<IpAddr>,
+}
+
+/// The listener's connections, at most `each` at a time from one address; the others are closed, and
+/// so are those that have not begun to speak within `patience`.
+pub(super) fn accepted(
+    listener: TcpListener,
+    each: usize,
+    patience: Duration,
+) -> impl Stream<Item = Result<Connection, io::Error>> {
+    stream::unfold(
+        (listener, Seats::new(each)),
+        move |(listener, seats)| async move {
+            let (stream, seat) = next(&listener, &seats).await;
+            let patience = Box::pin(tokio::time::sleep(patience));
+            let connection = Connection {
+                stream,
+                missing: PREFACE,
+                patience,
+                _seat: seat,
+            };
+            Some((Ok(connection), (listener, seats)))
+        },
+    )
+}
+
+async fn next(listener: &TcpListener, seats: &Seats<IpAddr>) -> (TcpStream, Seat<IpAddr>) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, peer)) => {
+                // Fails only on a connection that is gone already.
+                let prepared = stream.set_nodelay(true);
+                if let (Ok(()), Some(seat)) = (prepared, seats.take(&peer.ip().to_canonical())) {
+                    return (stream, seat);
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(AFTER_FAILURE).await;
+            }
+        }
+    }
+}
+
+impl Connected for Connection {
+    type ConnectInfo = ();
+
+    fn connect_info(&self) {}
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let outcome = Pin::new(&mut self.stream).poll_read(context, buffer);
+        if self.missing > 0 {
+            self.missing = self.missing.saturating_sub(buffer.filled().len() - before);
+            if self.missing > 0 && outcome.is_pending() {
+                return self.patience.as_mut().poll(context).map(|()| {
+                    Err(io::Error::new(
+                        io::ErrorKind::TimedOut,
+                        "the client does not speak",
+                    ))
+                });
+            }
+        }
+        outcome
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffers: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, buffers)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}
