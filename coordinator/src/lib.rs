@@ -1,0 +1,29 @@
+//! The write coordinator: see `ARCHITECTURE.md` for the life of a write through these rooms.
+
+pub mod admit;
+pub mod api;
+pub mod app;
+mod cli;
+pub mod cluster;
+pub mod config;
+pub mod conformance;
+pub mod courier;
+pub mod decide;
+mod dev;
+pub mod domain;
+pub mod duration;
+pub mod failure;
+pub mod flush;
+pub mod keys;
+pub mod lifecycle;
+pub mod migrate;
+pub mod pages;
+pub mod reads;
+pub mod refusal;
+pub mod schemas;
+pub mod service;
+pub mod store;
+pub mod telemetry;
+pub mod wake;
+
+pub use cli::main;

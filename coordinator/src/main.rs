@@ -1,0 +1,7 @@
+//! The binary `coordinator`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    coordinator::main()
+}
