@@ -1,0 +1,50 @@
+//! What a test must not leave in its database.
+
+use std::thread;
+
+use sqlx::postgres::{PgConnectOptions, PgConnection};
+use sqlx::{Connection, Row};
+
+/// Queued commits that are not dead, sources that miscount them, sessions in an open transaction.
+const LEFTOVERS: &str = "
+SELECT (SELECT count(*) FROM commits WHERE state = 'queued' AND NOT dead) AS unsettled,
+       (SELECT count(*) FROM inbox WHERE NOT dead) AS undelivered,
+       (SELECT coalesce(sum(pending_count), 0)::bigint FROM data_sources) AS counted,
+       (SELECT count(*) FROM pg_stat_activity
+        WHERE datname = current_database() AND state LIKE 'idle in transaction%') AS open";
+
+/// What is wrong with what is left, for a person.
+pub(super) fn fault(options: PgConnectOptions, pending_allowed: bool) -> Option<String> {
+    // A thread of its own: the test's runtime is busy dropping.
+    let looked = thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        runtime.block_on(look(options, pending_allowed))
+    });
+    match looked.join().expect("looking does not panic") {
+        Ok(fault) => fault,
+        Err(error) => Some(format!("nobody could look: {error:#}")),
+    }
+}
+
+async fn look(options: PgConnectOptions, pending_allowed: bool) -> anyhow::Result<Option<String>> {
+    let mut connection = PgConnection::connect_with(&options).await?;
+    let row = sqlx::query(LEFTOVERS).fetch_one(&mut connection).await?;
+    connection.close().await?;
+    let count = |name| row.try_get::<i64, _>(name);
+    let (unsettled, undelivered) = (count("unsettled")?, count("undelivered")?);
+    let (counted, open) = (count("counted")?, count("open")?);
+    let fault = if open > 0 {
+        Some(format!("{open} sessions are idle in a transaction"))
+    } else if unsettled != undelivered || unsettled != counted {
+        Some(format!(
+            "{unsettled} commits are queued, {undelivered} are in an inbox, {counted} are counted"
+        ))
+    } else if unsettled > 0 && !pending_allowed {
+        Some(format!("{unsettled} commits are not settled"))
+    } else {
+        None
+    };
+    Ok(fault)
+}

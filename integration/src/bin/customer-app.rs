@@ -1,0 +1,7 @@
+//! The example of a customer's app.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    integration::customer::main()
+}

@@ -1,0 +1,10 @@
+//! What the tests, the demo and the benchmarks share: a Postgres to test with, endpoints that play
+//! a customer's part, and a customer's app to copy from.
+
+pub mod app;
+pub mod customer;
+pub mod demo;
+pub mod endpoint;
+pub mod node;
+pub mod postgres;
+pub mod process;

@@ -1,0 +1,24 @@
+//! The coordinator as its callers and its customers see it. One binary, so that it is linked once.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
+
+mod answers;
+mod atomic;
+mod bad_input;
+mod conformance;
+mod customer_app;
+mod dev;
+mod documents;
+mod durable;
+mod egress;
+mod either_backing;
+mod nodes;
+mod once;
+mod order;
+mod privacy;
+mod python;
+mod record;
+mod shutdown;
+mod staleness;
+mod waiting;
+mod wire;
