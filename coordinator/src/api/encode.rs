@@ -9,13 +9,14 @@ use time::OffsetDateTime;
 
 use super::names;
 use super::server::LARGEST_MESSAGE;
+use crate::decide::OUTCOMES;
 use crate::domain::{
     CommitState, Delta, Participant, ParticipantKind, Receipt, RequestError, RequestKind,
     SourceState, Trigger,
 };
 use crate::service::SchemaVersion;
 use crate::store::attempts::Attempt;
-use crate::store::sources::{OUTCOMES, Pending, Requests, Source, Status};
+use crate::store::sources::{Pending, Requests, Source, Status};
 
 pub(super) fn timestamp(at: OffsetDateTime) -> prost_types::Timestamp {
     let nanos = i32::try_from(at.nanosecond()).expect("less than 10^9");

@@ -92,7 +92,6 @@ pub(super) fn settle(state: &mut State, append: &mut Append, settle: &Settle) ->
     closing.count();
     let finished = closing.outcome();
     closing.close();
-    let number = entry.attempts;
     if finished {
         state.inbox.remove(&key);
         append.inbox_changed.remove(&key);
@@ -102,7 +101,6 @@ pub(super) fn settle(state: &mut State, append: &mut Append, settle: &Settle) ->
         append.inbox_changed.insert(key.clone(), entry.clone());
         state.inbox.insert(key, entry.clone());
     }
-    debug_assert!(number > 0, "an open attempt was counted when it started");
     append.put_source(&source, false);
     state.sources.insert(source.id.clone(), source.clone());
     Reply::Settled((!finished).then(|| Box::new(entry)), Box::new(source))

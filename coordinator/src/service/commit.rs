@@ -28,8 +28,8 @@ const TOO_LARGE: &str = "commit_too_large";
 /// A call without a deadline waits this long.
 const WAIT_CAP: Duration = Duration::from_secs(30);
 
-/// Schemas that may be pushed while one commit is on its way.
-const SCHEMA_MOVES: usize = 8;
+/// Schemas that may be pushed while one call is on its way.
+pub(super) const SCHEMA_MOVES: usize = 8;
 
 impl Service {
     /// Decides a commit. With `WAIT_QUEUED`, answers as soon as it is durable; otherwise when it is

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::commit::unexpected;
+use super::commit::{SCHEMA_MOVES, unexpected};
 use super::{SchemaVersion, Service};
 use crate::admit::compatibility::Losses;
 use crate::admit::model::Backing;
@@ -11,9 +11,6 @@ use crate::decide::{Command, Control, PushSchema, Reply};
 use crate::domain::{Caller, SourceSettings};
 use crate::refusal::{Class, Refusal};
 use crate::store::schemas;
-
-/// Schemas that may be pushed while one call is on its way.
-const SCHEMA_MOVES: usize = 8;
 
 impl Service {
     /// Makes a document the organization's schema; an equal one changes nothing.

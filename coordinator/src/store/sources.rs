@@ -36,7 +36,7 @@ pub struct Status {
     pub state: SourceState,
     /// Why it is failing or disabled.
     pub state_reason: String,
-    /// Finished attempts, in the order of [`OUTCOMES`].
+    /// Finished attempts, in the order of [`crate::decide::OUTCOMES`].
     pub attempts_by_outcome: Vec<i64>,
     /// The same, without the first attempt of each commit.
     pub retries_by_outcome: Vec<i64>,
@@ -51,16 +51,6 @@ pub struct Status {
     /// By kind, those that were ever sent.
     pub requests: Vec<Requests>,
 }
-
-/// The outcomes of attempts, in the order in which `data_sources` counts them.
-pub const OUTCOMES: [&str; 6] = [
-    "applied",
-    "refused",
-    "retry",
-    "unknown",
-    "misconfigured",
-    "gone",
-];
 
 /// The last success and the last error of one kind of request.
 #[derive(Clone, Debug, PartialEq, Eq)]
