@@ -12,7 +12,7 @@ fn the_committed_code_is_made_from_the_proto_files() {
     let fresh = Path::new(env!("CARGO_TARGET_TMPDIR")).join("gen");
     fs::create_dir_all(&fresh).expect("the target folder is ours to write");
 
-    let files = ["coordinator", "schemas", "data_sources", "admin"]
+    let files = ["coordinator", "log", "schemas", "data_sources", "admin"]
         .map(|name| root.join(format!("ablo/coordinator/v1/{name}.proto")));
     let descriptors = protox::compile(files, [root]).expect("the proto files compile");
     fs::write(fresh.join("descriptors.bin"), descriptors.encode_to_vec()).expect("writable");

@@ -53,6 +53,10 @@ pub struct CommitRequest {
     /// When to answer.
     #[prost(enumeration = "Wait", tag = "5")]
     pub wait: i32,
+    /// No attempt to deliver it starts after this; unless an earlier one may still be applied, it is
+    /// then rejected: `commit_expired`. Must lie ahead. Not part of the intent: a replay keeps the first.
+    #[prost(message, optional, tag = "6")]
+    pub expire_time: ::core::option::Option<::prost_types::Timestamp>,
 }
 /// What a commit came to.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -97,6 +101,10 @@ pub struct Receipt {
     /// operator.
     #[prost(bool, tag = "12")]
     pub dead: bool,
+    /// When an operator recovered it after it was dead: it then took a new place, behind the commits
+    /// that had been accepted meanwhile.
+    #[prost(message, optional, tag = "13")]
+    pub reenter_time: ::core::option::Option<::prost_types::Timestamp>,
 }
 /// An id that the coordinator gave to a created row.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -233,6 +241,10 @@ pub struct ListResponse {
     /// A sync id that is safe to give as `read_at` for any of the rows.
     #[prost(int64, tag = "3")]
     pub read_at: i64,
+    /// True when the Data Source answered with as many rows as it was asked for, and no cursor: there
+    /// may be more rows, which nobody can ask for, and conditions and order were applied to these only.
+    #[prost(bool, tag = "4")]
+    pub incomplete: bool,
 }
 /// What kind of participant writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
@@ -623,7 +635,10 @@ pub mod coordinator_client {
         /// * `ALREADY_EXISTS` `entity_exists`: CREATE of a row that exists (managed models).
         /// * `NOT_FOUND` `entity_not_found`: UPDATE, ARCHIVE or UNARCHIVE of a row that does not exist
         ///  (managed models).
-        /// * `ABORTED` `stale_context`: a row has changed after `read_at`; the metadata has its sync id.
+        /// * `ABORTED` `stale_context`: a row has changed after `read_at`, or a commit that is pending (or
+        ///  dead) on it may yet change it: the metadata has `sync_id` and `pending`. In a Data Source a row
+        ///  is judged again when delivery begins: a commit that is stale by then is rejected, by this code.
+        /// * `FAILED_PRECONDITION` `commit_expired`: `expire_time` does not lie ahead.
         /// * `INVALID_ARGUMENT` `commit_too_large`: towards a Data Source the operations come to more than
         ///  960 KiB; its answer repeats the rows, and is read up to 1 MiB.
         /// * `INVALID_ARGUMENT` `commit_backing_mixed`: the operations' models live in different backings.
@@ -631,6 +646,7 @@ pub mod coordinator_client {
         ///  `field_invalid`, `json_invalid`, …: which operation, field and rule is in the details.
         /// * `FAILED_PRECONDITION` `schema_missing`: no schema has been pushed yet.
         /// * `FAILED_PRECONDITION` `source_disabled`: the model's Data Source takes no new commits.
+        /// * `RESOURCE_EXHAUSTED` `queue_too_deep`: as many commits of the Data Source are pending as may be.
         pub async fn commit(
             &mut self,
             request: impl tonic::IntoRequest<super::CommitRequest>,
@@ -752,7 +768,10 @@ pub mod coordinator_server {
         /// * `ALREADY_EXISTS` `entity_exists`: CREATE of a row that exists (managed models).
         /// * `NOT_FOUND` `entity_not_found`: UPDATE, ARCHIVE or UNARCHIVE of a row that does not exist
         ///  (managed models).
-        /// * `ABORTED` `stale_context`: a row has changed after `read_at`; the metadata has its sync id.
+        /// * `ABORTED` `stale_context`: a row has changed after `read_at`, or a commit that is pending (or
+        ///  dead) on it may yet change it: the metadata has `sync_id` and `pending`. In a Data Source a row
+        ///  is judged again when delivery begins: a commit that is stale by then is rejected, by this code.
+        /// * `FAILED_PRECONDITION` `commit_expired`: `expire_time` does not lie ahead.
         /// * `INVALID_ARGUMENT` `commit_too_large`: towards a Data Source the operations come to more than
         ///  960 KiB; its answer repeats the rows, and is read up to 1 MiB.
         /// * `INVALID_ARGUMENT` `commit_backing_mixed`: the operations' models live in different backings.
@@ -760,6 +779,7 @@ pub mod coordinator_server {
         ///  `field_invalid`, `json_invalid`, …: which operation, field and rule is in the details.
         /// * `FAILED_PRECONDITION` `schema_missing`: no schema has been pushed yet.
         /// * `FAILED_PRECONDITION` `source_disabled`: the model's Data Source takes no new commits.
+        /// * `RESOURCE_EXHAUSTED` `queue_too_deep`: as many commits of the Data Source are pending as may be.
         async fn commit(
             &self,
             request: tonic::Request<super::CommitRequest>,
@@ -1092,6 +1112,694 @@ pub mod coordinator_server {
     /// Generated gRPC service name
     pub const SERVICE_NAME: &str = "ablo.coordinator.v1.Coordinator";
     impl<T> tonic::server::NamedService for CoordinatorServer<T> {
+        const NAME: &'static str = SERVICE_NAME;
+    }
+}
+/// Where to start, and what to see.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SubscribeRequest {
+    /// Only changes of these models; of all when empty. At most 100.
+    #[prost(string, repeated, tag = "4")]
+    pub models: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Only changes of rows that are, or were until that change, in one of these groups; of all rows
+    /// when empty. At most 100.
+    #[prost(string, repeated, tag = "5")]
+    pub sync_groups: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Where to start; with what is confirmed from now on when absent.
+    #[prost(oneof = "subscribe_request::Start", tags = "1, 2, 3")]
+    pub start: ::core::option::Option<subscribe_request::Start>,
+}
+/// Nested message and enum types in `SubscribeRequest`.
+pub mod subscribe_request {
+    /// Where to start; with what is confirmed from now on when absent.
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Start {
+        /// Behind what this cursor stands for.
+        #[prost(string, tag = "1")]
+        Cursor(::prost::alloc::string::String),
+        /// With the managed rows as they stand, then what changes. Rows in Data Sources are not part of
+        /// it: `models` may not name a model that lives there.
+        #[prost(bool, tag = "2")]
+        Snapshot(bool),
+        /// With the oldest change that is kept.
+        #[prost(bool, tag = "3")]
+        Oldest(bool),
+    }
+}
+/// One frame of a stream.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SubscribeResponse {
+    /// What it is.
+    #[prost(oneof = "subscribe_response::Frame", tags = "1, 2, 3, 4, 5")]
+    pub frame: ::core::option::Option<subscribe_response::Frame>,
+}
+/// Nested message and enum types in `SubscribeResponse`.
+pub mod subscribe_response {
+    /// What it is.
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Frame {
+        /// A change.
+        #[prost(message, tag = "1")]
+        Change(super::Change),
+        /// A sign of life, and how far the caller is.
+        #[prost(message, tag = "2")]
+        Heartbeat(super::Heartbeat),
+        /// A row of the snapshot.
+        #[prost(message, tag = "3")]
+        SnapshotRow(super::SnapshotRow),
+        /// The snapshot is complete.
+        #[prost(message, tag = "4")]
+        SnapshotEnd(super::SnapshotEnd),
+        /// The stream cannot go on from where it was; it ends with the status that this names.
+        #[prost(message, tag = "5")]
+        Reset(super::Reset),
+    }
+}
+/// One confirmed change of one row.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Change {
+    /// Its position in the organization's log.
+    #[prost(int64, tag = "1")]
+    pub sync_id: i64,
+    /// Resumes behind it.
+    #[prost(string, tag = "2")]
+    pub cursor: ::prost::alloc::string::String,
+    /// What was done.
+    #[prost(enumeration = "OperationType", tag = "3")]
+    pub r#type: i32,
+    /// The row's model.
+    #[prost(string, tag = "4")]
+    pub model: ::prost::alloc::string::String,
+    /// The row's id.
+    #[prost(string, tag = "5")]
+    pub id: ::prost::alloc::string::String,
+    /// The row after the change, one JSON object that includes `id`; empty after a DELETE, and when
+    /// `left` is set.
+    #[prost(bytes = "bytes", tag = "6")]
+    pub row_json: ::prost::bytes::Bytes,
+    /// The commit that made it, by its caller's name; empty when the change was made outside.
+    #[prost(string, tag = "7")]
+    pub client_tx_id: ::prost::alloc::string::String,
+    /// Position of the operation in its commit. Absent when the commit did not name the row.
+    #[prost(int32, optional, tag = "8")]
+    pub operation_index: ::core::option::Option<i32>,
+    /// What the caller named the operation.
+    #[prost(string, tag = "9")]
+    pub transaction_id: ::prost::alloc::string::String,
+    /// Who wrote; absent when the change was made outside.
+    #[prost(message, optional, tag = "10")]
+    pub participant: ::core::option::Option<Participant>,
+    /// Where the change was made.
+    #[prost(enumeration = "Origin", tag = "11")]
+    pub origin: i32,
+    /// The sync groups that the row is in after the change, by its model's templates; after a DELETE,
+    /// those that it was in.
+    #[prost(string, repeated, tag = "12")]
+    pub sync_groups: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// The sync groups that it left by this change.
+    #[prost(string, repeated, tag = "13")]
+    pub left_sync_groups: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// True when the row is in none of the groups that were asked for any more, but was in one until
+    /// this change: forget it. The change then has neither row nor `sync_groups`.
+    #[prost(bool, tag = "14")]
+    pub left: bool,
+    /// True when the row had changed after the operation's `read_at`, which said FLAG.
+    #[prost(bool, tag = "15")]
+    pub stale: bool,
+    /// When it was appended, by the clock of the coordinator's database.
+    #[prost(message, optional, tag = "16")]
+    pub time: ::core::option::Option<::prost_types::Timestamp>,
+}
+/// The caller has seen everything that its filter lets through up to a position.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Heartbeat {
+    /// The position.
+    #[prost(int64, tag = "1")]
+    pub caught_up_to: i64,
+    /// Resumes behind it.
+    #[prost(string, tag = "2")]
+    pub cursor: ::prost::alloc::string::String,
+}
+/// A row of the snapshot.
+///
+/// Rows may be sent while others change. A row that was changed since the snapshot began comes as a
+/// change, before the snapshot's end; so at the end what the caller holds, rows and changes applied in
+/// the order that they came, is what was there at the end's position.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SnapshotRow {
+    /// The row's model.
+    #[prost(string, tag = "1")]
+    pub model: ::prost::alloc::string::String,
+    /// The row's id.
+    #[prost(string, tag = "2")]
+    pub id: ::prost::alloc::string::String,
+    /// One JSON object that includes `id`.
+    #[prost(bytes = "bytes", tag = "3")]
+    pub row_json: ::prost::bytes::Bytes,
+    /// True when the row is archived.
+    #[prost(bool, tag = "4")]
+    pub archived: bool,
+    /// Position of its last change.
+    #[prost(int64, tag = "5")]
+    pub sync_id: i64,
+    /// The sync groups that it is in.
+    #[prost(string, repeated, tag = "6")]
+    pub sync_groups: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// What was sent so far is what was there at this position.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SnapshotEnd {
+    /// The position.
+    #[prost(int64, tag = "1")]
+    pub sync_id: i64,
+    /// Resumes behind it.
+    #[prost(string, tag = "2")]
+    pub cursor: ::prost::alloc::string::String,
+}
+/// The stream cannot go on: what the caller holds may lack changes, or have changes too many. It
+/// starts anew, from a snapshot.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Reset {
+    /// `cursor_expired` or `cursor_diverged`.
+    #[prost(string, tag = "1")]
+    pub reason: ::prost::alloc::string::String,
+}
+/// Asks for a page of changes.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListChangesRequest {
+    /// As in `SubscribeRequest`.
+    #[prost(string, repeated, tag = "3")]
+    pub models: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// As in `SubscribeRequest`.
+    #[prost(string, repeated, tag = "4")]
+    pub sync_groups: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// At most this many changes, 1 to 1,000; 100 when 0. Large rows make pages shorter.
+    #[prost(int32, tag = "5")]
+    pub page_size: i32,
+    /// Where to start; with what is confirmed from now on when absent: the page is then empty, and its
+    /// cursor resumes behind the newest change.
+    #[prost(oneof = "list_changes_request::Start", tags = "1, 2")]
+    pub start: ::core::option::Option<list_changes_request::Start>,
+}
+/// Nested message and enum types in `ListChangesRequest`.
+pub mod list_changes_request {
+    /// Where to start; with what is confirmed from now on when absent: the page is then empty, and its
+    /// cursor resumes behind the newest change.
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Start {
+        /// Behind what this cursor stands for.
+        #[prost(string, tag = "1")]
+        Cursor(::prost::alloc::string::String),
+        /// With the oldest change that is kept.
+        #[prost(bool, tag = "2")]
+        Oldest(bool),
+    }
+}
+/// A page of changes.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListChangesResponse {
+    /// In order. May be empty also when there is more: the filter let nothing through.
+    #[prost(message, repeated, tag = "1")]
+    pub changes: ::prost::alloc::vec::Vec<Change>,
+    /// Resumes behind everything that this page looked at.
+    #[prost(string, tag = "2")]
+    pub cursor: ::prost::alloc::string::String,
+    /// How far the page looked.
+    #[prost(int64, tag = "3")]
+    pub caught_up_to: i64,
+    /// Whether there was more to look at when it was made.
+    #[prost(bool, tag = "4")]
+    pub more: bool,
+}
+/// Where a change was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum Origin {
+    /// Never answered.
+    Unspecified = 0,
+    /// Through the coordinator.
+    Sdk = 1,
+    /// At the Data Source, past the coordinator.
+    External = 2,
+}
+impl Origin {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "ORIGIN_UNSPECIFIED",
+            Self::Sdk => "ORIGIN_SDK",
+            Self::External => "ORIGIN_EXTERNAL",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "ORIGIN_UNSPECIFIED" => Some(Self::Unspecified),
+            "ORIGIN_SDK" => Some(Self::Sdk),
+            "ORIGIN_EXTERNAL" => Some(Self::External),
+            _ => None,
+        }
+    }
+}
+/// Generated client implementations.
+pub mod log_client {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
+    /// Follows the organization's log: every confirmed change of every row, managed or in a Data Source,
+    /// at positions 1, 2, 3 … without gaps.
+    ///
+    /// A *cursor* is an opaque text that stands for a position. Whoever keeps the cursor of the last
+    /// thing that it has dealt with, and resumes from it, on any node, sees every later change exactly
+    /// once and in order.
+    ///
+    /// Errors that both calls can answer, besides those of any call:
+    ///
+    /// * `INVALID_ARGUMENT` `cursor_invalid`: not a cursor that a coordinator made, or changed since.
+    /// * `NOT_FOUND` `cursor_not_found`: a cursor of another organization.
+    /// * `OUT_OF_RANGE` `cursor_expired`: changes behind it are older than the log's retention. Start
+    ///  anew, from a snapshot.
+    /// * `FAILED_PRECONDITION` `cursor_diverged`: the log was restored to an earlier state, and what the
+    ///  cursor stands for is no part of it any more. Start anew, from a snapshot.
+    /// * `INVALID_ARGUMENT` `model_unknown`, `sync_group_invalid`, `too_many`: of a filter.
+    /// * `FAILED_PRECONDITION` `schema_missing`: models are named, but no schema has been pushed yet.
+    #[derive(Debug, Clone)]
+    pub struct LogClient<T> {
+        inner: tonic::client::Grpc<T>,
+    }
+    impl LogClient<tonic::transport::Channel> {
+        /// Attempt to create a new client by connecting to a given endpoint.
+        pub async fn connect<D>(dst: D) -> Result<Self, tonic::transport::Error>
+        where
+            D: TryInto<tonic::transport::Endpoint>,
+            D::Error: Into<StdError>,
+        {
+            let conn = tonic::transport::Endpoint::new(dst)?.connect().await?;
+            Ok(Self::new(conn))
+        }
+    }
+    impl<T> LogClient<T>
+    where
+        T: tonic::client::GrpcService<tonic::body::Body>,
+        T::Error: Into<StdError>,
+        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
+        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
+    {
+        pub fn new(inner: T) -> Self {
+            let inner = tonic::client::Grpc::new(inner);
+            Self { inner }
+        }
+        pub fn with_origin(inner: T, origin: Uri) -> Self {
+            let inner = tonic::client::Grpc::with_origin(inner, origin);
+            Self { inner }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> LogClient<InterceptedService<T, F>>
+        where
+            F: tonic::service::Interceptor,
+            T::ResponseBody: Default,
+            T: tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                >,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+        {
+            LogClient::new(InterceptedService::new(inner, interceptor))
+        }
+        /// Compress requests with the given encoding.
+        ///
+        /// This requires the server to support it otherwise it might respond with an
+        /// error.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.send_compressed(encoding);
+            self
+        }
+        /// Enable decompressing responses.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.accept_compressed(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_decoding_message_size(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_encoding_message_size(limit);
+            self
+        }
+        /// Sends changes as they are confirmed, for as long as the caller listens.
+        ///
+        /// Besides changes it sends a heartbeat when it has sent nothing for 4 s, also on a busy log of
+        /// which the filter lets nothing through. A stream ends with a status; `ErrorInfo` metadata has the
+        /// `cursor` to resume from. Errors of its own:
+        ///
+        /// * `RESOURCE_EXHAUSTED` `slow_consumer`: the caller took nothing for 30 s. Others were not held up.
+        /// * `RESOURCE_EXHAUSTED` `overloaded`: the organization or the node has as many streams as it may.
+        /// * `UNAVAILABLE` `node_draining`: the node stops; resume on another one, at once.
+        /// * `UNAVAILABLE` `stream_aged`: streams end after an hour or so, to spread over nodes; resume.
+        /// * `UNAUTHENTICATED` `unauthenticated`: the API key was revoked meanwhile, within 5 s.
+        /// * `OUT_OF_RANGE` `cursor_expired` and `FAILED_PRECONDITION` `cursor_diverged` may also end a
+        ///  stream that runs; then its last frame is a `Reset`.
+        pub async fn subscribe(
+            &mut self,
+            request: impl tonic::IntoRequest<super::SubscribeRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::SubscribeResponse>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/ablo.coordinator.v1.Log/Subscribe",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("ablo.coordinator.v1.Log", "Subscribe"));
+            self.inner.server_streaming(req, path, codec).await
+        }
+        /// The same, by page, for callers that poll.
+        pub async fn list_changes(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListChangesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListChangesResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/ablo.coordinator.v1.Log/ListChanges",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("ablo.coordinator.v1.Log", "ListChanges"));
+            self.inner.unary(req, path, codec).await
+        }
+    }
+}
+/// Generated server implementations.
+pub mod log_server {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    /// Generated trait containing gRPC methods that should be implemented for use with LogServer.
+    #[async_trait]
+    pub trait Log: std::marker::Send + std::marker::Sync + 'static {
+        /// Server streaming response type for the Subscribe method.
+        type SubscribeStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::SubscribeResponse, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// Sends changes as they are confirmed, for as long as the caller listens.
+        ///
+        /// Besides changes it sends a heartbeat when it has sent nothing for 4 s, also on a busy log of
+        /// which the filter lets nothing through. A stream ends with a status; `ErrorInfo` metadata has the
+        /// `cursor` to resume from. Errors of its own:
+        ///
+        /// * `RESOURCE_EXHAUSTED` `slow_consumer`: the caller took nothing for 30 s. Others were not held up.
+        /// * `RESOURCE_EXHAUSTED` `overloaded`: the organization or the node has as many streams as it may.
+        /// * `UNAVAILABLE` `node_draining`: the node stops; resume on another one, at once.
+        /// * `UNAVAILABLE` `stream_aged`: streams end after an hour or so, to spread over nodes; resume.
+        /// * `UNAUTHENTICATED` `unauthenticated`: the API key was revoked meanwhile, within 5 s.
+        /// * `OUT_OF_RANGE` `cursor_expired` and `FAILED_PRECONDITION` `cursor_diverged` may also end a
+        ///  stream that runs; then its last frame is a `Reset`.
+        async fn subscribe(
+            &self,
+            request: tonic::Request<super::SubscribeRequest>,
+        ) -> std::result::Result<tonic::Response<Self::SubscribeStream>, tonic::Status>;
+        /// The same, by page, for callers that poll.
+        async fn list_changes(
+            &self,
+            request: tonic::Request<super::ListChangesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListChangesResponse>,
+            tonic::Status,
+        >;
+    }
+    /// Follows the organization's log: every confirmed change of every row, managed or in a Data Source,
+    /// at positions 1, 2, 3 … without gaps.
+    ///
+    /// A *cursor* is an opaque text that stands for a position. Whoever keeps the cursor of the last
+    /// thing that it has dealt with, and resumes from it, on any node, sees every later change exactly
+    /// once and in order.
+    ///
+    /// Errors that both calls can answer, besides those of any call:
+    ///
+    /// * `INVALID_ARGUMENT` `cursor_invalid`: not a cursor that a coordinator made, or changed since.
+    /// * `NOT_FOUND` `cursor_not_found`: a cursor of another organization.
+    /// * `OUT_OF_RANGE` `cursor_expired`: changes behind it are older than the log's retention. Start
+    ///  anew, from a snapshot.
+    /// * `FAILED_PRECONDITION` `cursor_diverged`: the log was restored to an earlier state, and what the
+    ///  cursor stands for is no part of it any more. Start anew, from a snapshot.
+    /// * `INVALID_ARGUMENT` `model_unknown`, `sync_group_invalid`, `too_many`: of a filter.
+    /// * `FAILED_PRECONDITION` `schema_missing`: models are named, but no schema has been pushed yet.
+    #[derive(Debug)]
+    pub struct LogServer<T> {
+        inner: Arc<T>,
+        accept_compression_encodings: EnabledCompressionEncodings,
+        send_compression_encodings: EnabledCompressionEncodings,
+        max_decoding_message_size: Option<usize>,
+        max_encoding_message_size: Option<usize>,
+    }
+    impl<T> LogServer<T> {
+        pub fn new(inner: T) -> Self {
+            Self::from_arc(Arc::new(inner))
+        }
+        pub fn from_arc(inner: Arc<T>) -> Self {
+            Self {
+                inner,
+                accept_compression_encodings: Default::default(),
+                send_compression_encodings: Default::default(),
+                max_decoding_message_size: None,
+                max_encoding_message_size: None,
+            }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> InterceptedService<Self, F>
+        where
+            F: tonic::service::Interceptor,
+        {
+            InterceptedService::new(Self::new(inner), interceptor)
+        }
+        /// Enable decompressing requests with the given encoding.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.accept_compression_encodings.enable(encoding);
+            self
+        }
+        /// Compress responses with the given encoding, if the client supports it.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.send_compression_encodings.enable(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.max_decoding_message_size = Some(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.max_encoding_message_size = Some(limit);
+            self
+        }
+    }
+    impl<T, B> tonic::codegen::Service<http::Request<B>> for LogServer<T>
+    where
+        T: Log,
+        B: Body + std::marker::Send + 'static,
+        B::Error: Into<StdError> + std::marker::Send + 'static,
+    {
+        type Response = http::Response<tonic::body::Body>;
+        type Error = std::convert::Infallible;
+        type Future = BoxFuture<Self::Response, Self::Error>;
+        fn poll_ready(
+            &mut self,
+            _cx: &mut Context<'_>,
+        ) -> Poll<std::result::Result<(), Self::Error>> {
+            Poll::Ready(Ok(()))
+        }
+        fn call(&mut self, req: http::Request<B>) -> Self::Future {
+            match req.uri().path() {
+                "/ablo.coordinator.v1.Log/Subscribe" => {
+                    #[allow(non_camel_case_types)]
+                    struct SubscribeSvc<T: Log>(pub Arc<T>);
+                    impl<
+                        T: Log,
+                    > tonic::server::ServerStreamingService<super::SubscribeRequest>
+                    for SubscribeSvc<T> {
+                        type Response = super::SubscribeResponse;
+                        type ResponseStream = T::SubscribeStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::SubscribeRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Log>::subscribe(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = SubscribeSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/ablo.coordinator.v1.Log/ListChanges" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListChangesSvc<T: Log>(pub Arc<T>);
+                    impl<T: Log> tonic::server::UnaryService<super::ListChangesRequest>
+                    for ListChangesSvc<T> {
+                        type Response = super::ListChangesResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListChangesRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Log>::list_changes(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListChangesSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                _ => {
+                    Box::pin(async move {
+                        let mut response = http::Response::new(
+                            tonic::body::Body::default(),
+                        );
+                        let headers = response.headers_mut();
+                        headers
+                            .insert(
+                                tonic::Status::GRPC_STATUS,
+                                (tonic::Code::Unimplemented as i32).into(),
+                            );
+                        headers
+                            .insert(
+                                http::header::CONTENT_TYPE,
+                                tonic::metadata::GRPC_CONTENT_TYPE,
+                            );
+                        Ok(response)
+                    })
+                }
+            }
+        }
+    }
+    impl<T> Clone for LogServer<T> {
+        fn clone(&self) -> Self {
+            let inner = self.inner.clone();
+            Self {
+                inner,
+                accept_compression_encodings: self.accept_compression_encodings,
+                send_compression_encodings: self.send_compression_encodings,
+                max_decoding_message_size: self.max_decoding_message_size,
+                max_encoding_message_size: self.max_encoding_message_size,
+            }
+        }
+    }
+    /// Generated gRPC service name
+    pub const SERVICE_NAME: &str = "ablo.coordinator.v1.Log";
+    impl<T> tonic::server::NamedService for LogServer<T> {
         const NAME: &'static str = SERVICE_NAME;
     }
 }
@@ -1626,7 +2334,7 @@ pub struct DataSource {
     /// Output only.
     #[prost(enumeration = "DataSourceState", tag = "3")]
     pub state: i32,
-    /// Output only. Why it is failing or disabled, for a person.
+    /// Output only. Why it is failing, paused or disabled, for a person.
     #[prost(string, tag = "4")]
     pub state_reason: ::prost::alloc::string::String,
     /// How commits are retried.
@@ -1644,6 +2352,17 @@ pub struct DataSource {
     /// Output only.
     #[prost(message, optional, tag = "9")]
     pub update_time: ::core::option::Option<::prost_types::Timestamp>,
+    /// At most this many commit requests started per second: 1 to 100,000; no limit when 0.
+    #[prost(int32, tag = "10")]
+    pub max_per_second: i32,
+    /// At most this many commits may be pending: 1 to 10,000,000; 1,000,000 when 0. Beyond, new ones
+    /// are refused: `RESOURCE_EXHAUSTED` `queue_too_deep`.
+    #[prost(int64, tag = "11")]
+    pub max_pending: i64,
+    /// How long an event may become visible behind a newer cursor and still be found: 1 s to 1 h;
+    /// 60 s when absent. The sweep of the feed trails the newest cursor by this.
+    #[prost(message, optional, tag = "12")]
+    pub feed_lag: ::core::option::Option<::prost_types::Duration>,
 }
 /// When failed attempts are made again.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -1663,6 +2382,13 @@ pub struct CreateDataSourceRequest {
     /// `url` is required.
     #[prost(message, optional, tag = "2")]
     pub data_source: ::core::option::Option<DataSource>,
+    /// Verify the endpoint first, and create nothing unless every check passes:
+    /// `FAILED_PRECONDITION` `verification_failed` says which did not.
+    #[prost(bool, tag = "3")]
+    pub verify: bool,
+    /// Who asks, for the record of actions. At most 255 printable characters.
+    #[prost(string, tag = "4")]
+    pub actor: ::prost::alloc::string::String,
 }
 /// Asks for a source.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1697,9 +2423,13 @@ pub struct UpdateDataSourceRequest {
     /// `name` says which one.
     #[prost(message, optional, tag = "1")]
     pub data_source: ::core::option::Option<DataSource>,
-    /// Any of `url`, `retry_policy`, `request_timeout`, `max_in_flight`; all of them when absent.
+    /// Any of `url`, `retry_policy`, `request_timeout`, `max_in_flight`, `max_per_second`,
+    /// `max_pending`, `feed_lag`; all of them when absent.
     #[prost(message, optional, tag = "2")]
     pub update_mask: ::core::option::Option<::prost_types::FieldMask>,
+    /// Who asks, for the record of actions. At most 255 printable characters.
+    #[prost(string, tag = "3")]
+    pub actor: ::prost::alloc::string::String,
 }
 /// Asks to forget a source.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1707,6 +2437,9 @@ pub struct DeleteDataSourceRequest {
     /// `dataSources/{id}`
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
+    /// Who asks, for the record of actions. At most 255 printable characters.
+    #[prost(string, tag = "2")]
+    pub actor: ::prost::alloc::string::String,
 }
 /// The source is gone.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1717,6 +2450,9 @@ pub struct EnableDataSourceRequest {
     /// `dataSources/{id}`
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
+    /// Who asks, for the record of actions. At most 255 printable characters.
+    #[prost(string, tag = "2")]
+    pub actor: ::prost::alloc::string::String,
 }
 /// Asks to refuse new commits.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1727,6 +2463,9 @@ pub struct DisableDataSourceRequest {
     /// Shown as `state_reason`. At most 1,000 characters.
     #[prost(string, tag = "2")]
     pub reason: ::prost::alloc::string::String,
+    /// Who asks, for the record of actions. At most 255 printable characters.
+    #[prost(string, tag = "3")]
+    pub actor: ::prost::alloc::string::String,
 }
 /// Asks how a source does.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1778,6 +2517,56 @@ pub struct DataSourceStatus {
     /// When the source as a whole is tried again, while it backs off.
     #[prost(message, optional, tag = "11")]
     pub next_probe_time: ::core::option::Option<::prost_types::Timestamp>,
+    /// When the failing spell began; absent while there is none.
+    #[prost(message, optional, tag = "12")]
+    pub failing_since: ::core::option::Option<::prost_types::Timestamp>,
+    /// When the certificate that the endpoint last showed ends; absent while unknown.
+    #[prost(message, optional, tag = "13")]
+    pub certificate_expire_time: ::core::option::Option<::prost_types::Timestamp>,
+    /// What an operator should see to, for a person: a certificate that ends within 14 days, a clock
+    /// that is off, a queue that is nearly full.
+    #[prost(string, repeated, tag = "14")]
+    pub warnings: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// How its feed of changes made outside does.
+    #[prost(message, optional, tag = "15")]
+    pub feed: ::core::option::Option<FeedStatus>,
+}
+/// How a source's feed does.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FeedStatus {
+    /// Whether it is polled.
+    #[prost(enumeration = "FeedState", tag = "1")]
+    pub state: i32,
+    /// The endpoint's newest cursor: every event up to it was taken in.
+    #[prost(string, tag = "2")]
+    pub cursor: ::prost::alloc::string::String,
+    /// Where the sweep for late events begins.
+    #[prost(string, tag = "3")]
+    pub durable_cursor: ::prost::alloc::string::String,
+    /// Since the feed was last read to its end; absent before the first time.
+    #[prost(message, optional, tag = "4")]
+    pub lag: ::core::option::Option<::prost_types::Duration>,
+    /// When an event was last taken in.
+    #[prost(message, optional, tag = "5")]
+    pub last_event_time: ::core::option::Option<::prost_types::Timestamp>,
+    /// The longest that an event became visible behind a newer cursor.
+    #[prost(message, optional, tag = "6")]
+    pub largest_lateness: ::core::option::Option<::prost_types::Duration>,
+    /// Events appended to the log.
+    #[prost(int64, tag = "7")]
+    pub taken_count: i64,
+    /// Events that came again; what the sweep reads again is not counted.
+    #[prost(int64, tag = "8")]
+    pub duplicate_count: i64,
+    /// Events that were our own commits come back.
+    #[prost(int64, tag = "9")]
+    pub echo_count: i64,
+    /// Events that did not fit the schema.
+    #[prost(int64, tag = "10")]
+    pub quarantined_count: i64,
+    /// Pushed events that wait to be taken in.
+    #[prost(int64, tag = "11")]
+    pub pushed_count: i64,
 }
 /// The last success and the last error of one kind of request, or of all.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1887,6 +2676,12 @@ pub struct ListPendingRequest {
     /// From an earlier answer.
     #[prost(string, tag = "3")]
     pub page_token: ::prost::alloc::string::String,
+    /// Which.
+    #[prost(enumeration = "PendingFilter", tag = "4")]
+    pub filter: i32,
+    /// Only this commit, and then `PendingCommit.blocked_by` is told.
+    #[prost(string, tag = "5")]
+    pub client_tx_id: ::prost::alloc::string::String,
 }
 /// A commit that is not settled.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1918,6 +2713,28 @@ pub struct PendingCommit {
     /// Attempts are exhausted; an operator decides.
     #[prost(bool, tag = "9")]
     pub dead: bool,
+    /// When an attempt first failed; absent when none did.
+    #[prost(message, optional, tag = "10")]
+    pub failing_since: ::core::option::Option<::prost_types::Timestamp>,
+    /// No attempt starts after this; absent for never.
+    #[prost(message, optional, tag = "11")]
+    pub expire_time: ::core::option::Option<::prost_types::Timestamp>,
+    /// The attempt in flight ends by this; absent when none is.
+    #[prost(message, optional, tag = "12")]
+    pub attempt_deadline: ::core::option::Option<::prost_types::Timestamp>,
+    /// Until when an earlier attempt may still be applied by the endpoint.
+    #[prost(message, optional, tag = "13")]
+    pub may_apply_until: ::core::option::Option<::prost_types::Timestamp>,
+    /// The earlier commit on one of its rows that it waits for, by its caller's name. Told when one
+    /// commit is asked for.
+    #[prost(string, tag = "14")]
+    pub blocked_by: ::prost::alloc::string::String,
+    /// What a signed load of its rows showed, for a person; no row data. Empty when none was made.
+    #[prost(string, tag = "15")]
+    pub read_back: ::prost::alloc::string::String,
+    /// When that was.
+    #[prost(message, optional, tag = "16")]
+    pub read_back_time: ::core::option::Option<::prost_types::Timestamp>,
 }
 /// A page of commits that are not settled.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -1928,6 +2745,335 @@ pub struct ListPendingResponse {
     /// Asks for the next page; empty when there is none.
     #[prost(string, tag = "2")]
     pub next_page_token: ::prost::alloc::string::String,
+}
+/// Asks to stop delivering.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PauseDataSourceRequest {
+    /// `dataSources/{id}`
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// Shown as `state_reason`. At most 1,000 characters.
+    #[prost(string, tag = "2")]
+    pub reason: ::prost::alloc::string::String,
+    /// Who asks, for the record of actions. At most 255 printable characters.
+    #[prost(string, tag = "3")]
+    pub actor: ::prost::alloc::string::String,
+}
+/// Asks to deliver again.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ResumeDataSourceRequest {
+    /// `dataSources/{id}`
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// Who asks, for the record of actions. At most 255 printable characters.
+    #[prost(string, tag = "2")]
+    pub actor: ::prost::alloc::string::String,
+}
+/// Asks for attempts now.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RetryCommitsRequest {
+    /// `dataSources/{id}`
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// 1 to 100 unsettled commits, by their callers' names.
+    #[prost(string, repeated, tag = "2")]
+    pub client_tx_ids: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Who asks, for the record of actions. At most 255 printable characters.
+    #[prost(string, tag = "3")]
+    pub actor: ::prost::alloc::string::String,
+}
+/// Attempts will be made.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RetryCommitsResponse {
+    /// Of the commits, those that were dead and took a new place at the end.
+    #[prost(string, repeated, tag = "1")]
+    pub reentered: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// Asks to retry what failed.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RecoverCommitsRequest {
+    /// `dataSources/{id}`
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// Commits whose last attempt failed at this time or later; all when absent.
+    #[prost(message, optional, tag = "2")]
+    pub since: ::core::option::Option<::prost_types::Timestamp>,
+    /// Who asks, for the record of actions. At most 255 printable characters.
+    #[prost(string, tag = "3")]
+    pub actor: ::prost::alloc::string::String,
+}
+/// Attempts will be made.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RecoverCommitsResponse {
+    /// Commits that will be tried now.
+    #[prost(int64, tag = "1")]
+    pub recovered_count: i64,
+}
+/// Asks to settle a commit by hand.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ResolveCommitRequest {
+    /// `dataSources/{id}`
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// The commit, by its caller's name.
+    #[prost(string, tag = "2")]
+    pub client_tx_id: ::prost::alloc::string::String,
+    /// Reject although an earlier attempt may still be applied.
+    #[prost(bool, tag = "5")]
+    pub force: bool,
+    /// Who asks, for the record of actions. At most 255 printable characters.
+    #[prost(string, tag = "6")]
+    pub actor: ::prost::alloc::string::String,
+    /// What it came to.
+    #[prost(oneof = "resolve_commit_request::Resolution", tags = "3, 4")]
+    pub resolution: ::core::option::Option<resolve_commit_request::Resolution>,
+}
+/// Nested message and enum types in `ResolveCommitRequest`.
+pub mod resolve_commit_request {
+    /// What it came to.
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Resolution {
+        /// The endpoint applied it.
+        #[prost(message, tag = "3")]
+        Applied(super::ResolvedApplied),
+        /// The endpoint did not apply it, and shall not.
+        #[prost(message, tag = "4")]
+        Rejected(super::ResolvedRejected),
+    }
+}
+/// The rows as the endpoint holds them.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ResolvedApplied {
+    /// A JSON object for each operation that is sent, in their order (an UPDATE without input is not);
+    /// for a DELETE it may be empty. Checked like an endpoint's answer, and against the model.
+    #[prost(bytes = "bytes", repeated, tag = "1")]
+    pub rows_json: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
+}
+/// Why a commit was not applied.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ResolvedRejected {
+    /// A snake_case code for the receipt, at most 128 characters; `resolved_by_hand` when empty.
+    #[prost(string, tag = "1")]
+    pub code: ::prost::alloc::string::String,
+    /// For a person. At most 1,000 characters.
+    #[prost(string, tag = "2")]
+    pub message: ::prost::alloc::string::String,
+}
+/// Asks to give commits up.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DiscardCommitsRequest {
+    /// `dataSources/{id}`
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// 1 to 100 unsettled commits, by their callers' names.
+    #[prost(string, repeated, tag = "2")]
+    pub client_tx_ids: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// For the receipts. At most 1,000 characters.
+    #[prost(string, tag = "3")]
+    pub reason: ::prost::alloc::string::String,
+    /// Although an earlier attempt may still be applied.
+    #[prost(bool, tag = "4")]
+    pub force: bool,
+    /// Who asks, for the record of actions. At most 255 printable characters.
+    #[prost(string, tag = "5")]
+    pub actor: ::prost::alloc::string::String,
+}
+/// The commits are rejected.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DiscardCommitsResponse {}
+/// Asks for what operators did.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListActionsRequest {
+    /// `dataSources/{id}`; the source may be gone.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// 1 to 1,000; 100 when 0.
+    #[prost(int32, tag = "2")]
+    pub page_size: i32,
+    /// From an earlier answer.
+    #[prost(string, tag = "3")]
+    pub page_token: ::prost::alloc::string::String,
+}
+/// Something that an operator did.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Action {
+    /// When.
+    #[prost(message, optional, tag = "1")]
+    pub time: ::core::option::Option<::prost_types::Timestamp>,
+    /// `create`, `update`, `delete`, `enable`, `disable`, `pause`, `resume`, `retry`, `recover`,
+    /// `resolve`, `discard` or `reset_feed`.
+    #[prost(string, tag = "2")]
+    pub verb: ::prost::alloc::string::String,
+    /// The commit that it was done to; empty when it was done to the source, and for `recover`.
+    #[prost(string, tag = "3")]
+    pub client_tx_id: ::prost::alloc::string::String,
+    /// The id of the API key that the call carried.
+    #[prost(string, tag = "4")]
+    pub api_key_id: ::prost::alloc::string::String,
+    /// Who asked, as the caller said.
+    #[prost(string, tag = "5")]
+    pub actor: ::prost::alloc::string::String,
+    /// Particulars, for a person.
+    #[prost(string, tag = "6")]
+    pub detail: ::prost::alloc::string::String,
+}
+/// A page of actions.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListActionsResponse {
+    /// Newest first.
+    #[prost(message, repeated, tag = "1")]
+    pub actions: ::prost::alloc::vec::Vec<Action>,
+    /// Asks for the next page; empty when there is none.
+    #[prost(string, tag = "2")]
+    pub next_page_token: ::prost::alloc::string::String,
+}
+/// Asks to verify a source.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct VerifyDataSourceRequest {
+    /// `dataSources/{id}`
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+}
+/// One thing that was looked at.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct VerificationCheck {
+    /// `reachable`, `tls`, `signature`, `clock`, `commit`, `load`, `list` or `events`.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// Whether it is as it should be. An endpoint need not serve `load`, `list` and `events`.
+    #[prost(bool, tag = "2")]
+    pub ok: bool,
+    /// What was seen and, unless `ok`, what to mend.
+    #[prost(string, tag = "3")]
+    pub message: ::prost::alloc::string::String,
+    /// How long the request took; absent when none was made for it.
+    #[prost(message, optional, tag = "4")]
+    pub latency: ::core::option::Option<::prost_types::Duration>,
+}
+/// Whether an endpoint takes a key.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct KeyCheck {
+    /// The key's id.
+    #[prost(string, tag = "1")]
+    pub api_key_id: ::prost::alloc::string::String,
+    /// Whether a request signed with it alone was taken.
+    #[prost(bool, tag = "2")]
+    pub accepted: bool,
+}
+/// What a verification found.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct VerifyDataSourceResponse {
+    /// Every check that must pass did.
+    #[prost(bool, tag = "1")]
+    pub ok: bool,
+    /// In the order in which they were made.
+    #[prost(message, repeated, tag = "2")]
+    pub checks: ::prost::alloc::vec::Vec<VerificationCheck>,
+    /// The organization's live keys, newest first.
+    #[prost(message, repeated, tag = "3")]
+    pub keys: ::prost::alloc::vec::Vec<KeyCheck>,
+    /// The endpoint's clock minus ours; absent when it sends no `Date`.
+    #[prost(message, optional, tag = "4")]
+    pub clock_skew: ::core::option::Option<::prost_types::Duration>,
+    /// When its certificate ends; absent without TLS.
+    #[prost(message, optional, tag = "5")]
+    pub certificate_expire_time: ::core::option::Option<::prost_types::Timestamp>,
+}
+/// A change made outside.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ExternalEvent {
+    /// The source's name for it: 1 to 255 characters, unique in the source.
+    #[prost(string, tag = "1")]
+    pub event_id: ::prost::alloc::string::String,
+    /// The row's model.
+    #[prost(string, tag = "2")]
+    pub model: ::prost::alloc::string::String,
+    /// The row's id.
+    #[prost(string, tag = "3")]
+    pub id: ::prost::alloc::string::String,
+    /// What happened to the row.
+    #[prost(enumeration = "OperationType", tag = "4")]
+    pub r#type: i32,
+    /// The row afterwards, a JSON object; empty for a DELETE.
+    #[prost(bytes = "bytes", tag = "5")]
+    pub row_json: ::prost::bytes::Bytes,
+    /// The commit that it came from, if it did.
+    #[prost(string, tag = "6")]
+    pub client_tx_id: ::prost::alloc::string::String,
+    /// What the commit's operation was named.
+    #[prost(string, tag = "7")]
+    pub transaction_id: ::prost::alloc::string::String,
+    /// When it happened, by the source's clock; never used for order.
+    #[prost(message, optional, tag = "8")]
+    pub occur_time: ::core::option::Option<::prost_types::Timestamp>,
+}
+/// Brings changes made outside.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct PushEventsRequest {
+    /// `dataSources/{id}`
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// 1 to 500, in order.
+    #[prost(message, repeated, tag = "2")]
+    pub events: ::prost::alloc::vec::Vec<ExternalEvent>,
+}
+/// The events are durable.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PushEventsResponse {}
+/// Asks for events that could not be taken in.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListQuarantinedEventsRequest {
+    /// `dataSources/{id}`
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// 1 to 1,000; 100 when 0.
+    #[prost(int32, tag = "2")]
+    pub page_size: i32,
+    /// From an earlier answer.
+    #[prost(string, tag = "3")]
+    pub page_token: ::prost::alloc::string::String,
+}
+/// An event that could not be taken in.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct QuarantinedEvent {
+    /// The source's name for it.
+    #[prost(string, tag = "1")]
+    pub event_id: ::prost::alloc::string::String,
+    /// When it came.
+    #[prost(message, optional, tag = "2")]
+    pub time: ::core::option::Option<::prost_types::Timestamp>,
+    /// Why: a snake_case code.
+    #[prost(string, tag = "3")]
+    pub reason: ::prost::alloc::string::String,
+    /// Why, for a person.
+    #[prost(string, tag = "4")]
+    pub message: ::prost::alloc::string::String,
+    /// Its first 64 KiB, as it came.
+    #[prost(string, tag = "5")]
+    pub event: ::prost::alloc::string::String,
+}
+/// A page of events that could not be taken in.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListQuarantinedEventsResponse {
+    /// Newest first.
+    #[prost(message, repeated, tag = "1")]
+    pub events: ::prost::alloc::vec::Vec<QuarantinedEvent>,
+    /// Asks for the next page; empty when there is none.
+    #[prost(string, tag = "2")]
+    pub next_page_token: ::prost::alloc::string::String,
+}
+/// Asks to poll the feed again.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ResetFeedRequest {
+    /// `dataSources/{id}`
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// Where to begin; the feed's start when empty.
+    #[prost(string, tag = "2")]
+    pub cursor: ::prost::alloc::string::String,
+    /// Who asks, for the record of actions. At most 255 printable characters.
+    #[prost(string, tag = "3")]
+    pub actor: ::prost::alloc::string::String,
 }
 /// What a source does with commits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
@@ -1941,6 +3087,8 @@ pub enum DataSourceState {
     Failing = 2,
     /// Refuses new commits; what is pending is kept.
     Disabled = 3,
+    /// Takes commits and keeps them; delivers none until it is resumed.
+    Paused = 4,
 }
 impl DataSourceState {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -1953,6 +3101,7 @@ impl DataSourceState {
             Self::Enabled => "DATA_SOURCE_STATE_ENABLED",
             Self::Failing => "DATA_SOURCE_STATE_FAILING",
             Self::Disabled => "DATA_SOURCE_STATE_DISABLED",
+            Self::Paused => "DATA_SOURCE_STATE_PAUSED",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -1962,6 +3111,7 @@ impl DataSourceState {
             "DATA_SOURCE_STATE_ENABLED" => Some(Self::Enabled),
             "DATA_SOURCE_STATE_FAILING" => Some(Self::Failing),
             "DATA_SOURCE_STATE_DISABLED" => Some(Self::Disabled),
+            "DATA_SOURCE_STATE_PAUSED" => Some(Self::Paused),
             _ => None,
         }
     }
@@ -2007,6 +3157,43 @@ impl RequestKind {
         }
     }
 }
+/// What is known of a source's feed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum FeedState {
+    /// Not polled yet.
+    Unspecified = 0,
+    /// Polled.
+    Polling = 1,
+    /// The endpoint has no feed; it is not polled any more.
+    None = 2,
+    /// The endpoint refuses our cursor; it is not polled until ResetFeed.
+    Refused = 3,
+}
+impl FeedState {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "FEED_STATE_UNSPECIFIED",
+            Self::Polling => "FEED_STATE_POLLING",
+            Self::None => "FEED_STATE_NONE",
+            Self::Refused => "FEED_STATE_REFUSED",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "FEED_STATE_UNSPECIFIED" => Some(Self::Unspecified),
+            "FEED_STATE_POLLING" => Some(Self::Polling),
+            "FEED_STATE_NONE" => Some(Self::None),
+            "FEED_STATE_REFUSED" => Some(Self::Refused),
+            _ => None,
+        }
+    }
+}
 /// Why an attempt was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
@@ -2023,6 +3210,8 @@ pub enum AttemptTrigger {
     Takeover = 4,
     /// An operator asked for it.
     Manual = 5,
+    /// The feed showed that it was applied; its answer had been lost.
+    Echo = 6,
 }
 impl AttemptTrigger {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -2037,6 +3226,7 @@ impl AttemptTrigger {
             Self::Recovery => "ATTEMPT_TRIGGER_RECOVERY",
             Self::Takeover => "ATTEMPT_TRIGGER_TAKEOVER",
             Self::Manual => "ATTEMPT_TRIGGER_MANUAL",
+            Self::Echo => "ATTEMPT_TRIGGER_ECHO",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -2048,6 +3238,44 @@ impl AttemptTrigger {
             "ATTEMPT_TRIGGER_RECOVERY" => Some(Self::Recovery),
             "ATTEMPT_TRIGGER_TAKEOVER" => Some(Self::Takeover),
             "ATTEMPT_TRIGGER_MANUAL" => Some(Self::Manual),
+            "ATTEMPT_TRIGGER_ECHO" => Some(Self::Echo),
+            _ => None,
+        }
+    }
+}
+/// Which unsettled commits to list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum PendingFilter {
+    /// All of them.
+    Unspecified = 0,
+    /// Those that have not failed yet.
+    Waiting = 1,
+    /// Those whose last attempt failed and that are tried again.
+    Failing = 2,
+    /// Those whose attempts are exhausted.
+    Dead = 3,
+}
+impl PendingFilter {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "PENDING_FILTER_UNSPECIFIED",
+            Self::Waiting => "PENDING_FILTER_WAITING",
+            Self::Failing => "PENDING_FILTER_FAILING",
+            Self::Dead => "PENDING_FILTER_DEAD",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "PENDING_FILTER_UNSPECIFIED" => Some(Self::Unspecified),
+            "PENDING_FILTER_WAITING" => Some(Self::Waiting),
+            "PENDING_FILTER_FAILING" => Some(Self::Failing),
+            "PENDING_FILTER_DEAD" => Some(Self::Dead),
             _ => None,
         }
     }
@@ -2270,7 +3498,8 @@ pub mod data_sources_client {
                 .insert(GrpcMethod::new("ablo.coordinator.v1.DataSources", "Delete"));
             self.inner.unary(req, path, codec).await
         }
-        /// Takes commits again and delivers what was kept, in order. A no-op when enabled.
+        /// Takes commits again and delivers what was kept, in order. A no-op unless disabled: a source
+        /// that is paused takes commits already, and Resume makes it deliver.
         pub async fn enable(
             &mut self,
             request: impl tonic::IntoRequest<super::EnableDataSourceRequest>,
@@ -2393,6 +3622,316 @@ pub mod data_sources_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// Stops delivering; new commits are still taken. A no-op when paused.
+        ///
+        /// Errors of its own: `FAILED_PRECONDITION` `source_disabled`.
+        pub async fn pause(
+            &mut self,
+            request: impl tonic::IntoRequest<super::PauseDataSourceRequest>,
+        ) -> std::result::Result<tonic::Response<super::DataSource>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/ablo.coordinator.v1.DataSources/Pause",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("ablo.coordinator.v1.DataSources", "Pause"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Delivers again what waits, in order. A no-op unless paused.
+        pub async fn resume(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ResumeDataSourceRequest>,
+        ) -> std::result::Result<tonic::Response<super::DataSource>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/ablo.coordinator.v1.DataSources/Resume",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("ablo.coordinator.v1.DataSources", "Resume"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Makes the next attempt of each of these commits now, whatever the schedule and the source's
+        /// back-off say: the same request, made anew, after an attempt that is in flight and after the
+        /// commits before it on its rows. If it fails it spends nothing of the schedule. A dead commit
+        /// re-enters at the end of the inbox; while an attempt of it may still be applied, its rows are
+        /// held for it, and it keeps its place. All or none.
+        ///
+        /// Errors of its own: `NOT_FOUND` `pending_not_found`; `FAILED_PRECONDITION` `source_disabled`,
+        /// `source_paused`.
+        pub async fn retry_commits(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RetryCommitsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RetryCommitsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/ablo.coordinator.v1.DataSources/RetryCommits",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("ablo.coordinator.v1.DataSources", "RetryCommits"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Retries every commit that is dead or failing and whose last attempt failed at or after a time,
+        /// in the order of acceptance. Sent again, it goes on where it was interrupted.
+        ///
+        /// Errors of its own: as RetryCommits.
+        pub async fn recover_commits(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RecoverCommitsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RecoverCommitsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/ablo.coordinator.v1.DataSources/RecoverCommits",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("ablo.coordinator.v1.DataSources", "RecoverCommits"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Settles a commit by hand, as applied with these rows or as rejected, whatever the source's
+        /// state is.
+        ///
+        /// Errors of its own: `NOT_FOUND` `pending_not_found`; `FAILED_PRECONDITION` `attempt_in_flight`;
+        /// `FAILED_PRECONDITION` `may_still_apply`: a rejection, while an earlier attempt may still be
+        /// applied, unless forced; `INVALID_ARGUMENT` `rows_mismatched`: the rows do not fit the
+        /// operations.
+        pub async fn resolve_commit(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ResolveCommitRequest>,
+        ) -> std::result::Result<tonic::Response<super::Receipt>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/ablo.coordinator.v1.DataSources/ResolveCommit",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("ablo.coordinator.v1.DataSources", "ResolveCommit"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Settles commits as rejected with the code `discarded`. All or none.
+        ///
+        /// Errors of its own: as ResolveCommit.
+        pub async fn discard_commits(
+            &mut self,
+            request: impl tonic::IntoRequest<super::DiscardCommitsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::DiscardCommitsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/ablo.coordinator.v1.DataSources/DiscardCommits",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("ablo.coordinator.v1.DataSources", "DiscardCommits"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// What operators did to a source and its commits, newest first. Calls that changed nothing are
+        /// not listed.
+        pub async fn list_actions(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListActionsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListActionsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/ablo.coordinator.v1.DataSources/ListActions",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("ablo.coordinator.v1.DataSources", "ListActions"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Makes a signed round trip with each kind of request and says what to mend. Nothing is written
+        /// at the endpoint.
+        pub async fn verify(
+            &mut self,
+            request: impl tonic::IntoRequest<super::VerifyDataSourceRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::VerifyDataSourceResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/ablo.coordinator.v1.DataSources/Verify",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("ablo.coordinator.v1.DataSources", "Verify"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Takes in changes made outside, in order, as if the source's feed had brought them. Durable when
+        /// it answers; sent again, nothing is taken in twice. Events that do not fit the schema are
+        /// quarantined.
+        ///
+        /// Errors of its own: `INVALID_ARGUMENT` `event_invalid`; `RESOURCE_EXHAUSTED` `queue_too_deep`.
+        pub async fn push_events(
+            &mut self,
+            request: impl tonic::IntoRequest<super::PushEventsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::PushEventsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/ablo.coordinator.v1.DataSources/PushEvents",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("ablo.coordinator.v1.DataSources", "PushEvents"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Events that could not be taken in, newest first.
+        pub async fn list_quarantined_events(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListQuarantinedEventsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListQuarantinedEventsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/ablo.coordinator.v1.DataSources/ListQuarantinedEvents",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "ablo.coordinator.v1.DataSources",
+                        "ListQuarantinedEvents",
+                    ),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Polls the feed again, from a cursor or from the feed's start: after the endpoint had none, or
+        /// had forgotten our cursor. Events that were taken in are recognised by their id.
+        pub async fn reset_feed(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ResetFeedRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::DataSourceStatus>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/ablo.coordinator.v1.DataSources/ResetFeed",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("ablo.coordinator.v1.DataSources", "ResetFeed"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -2447,7 +3986,8 @@ pub mod data_sources_server {
             tonic::Response<super::DeleteDataSourceResponse>,
             tonic::Status,
         >;
-        /// Takes commits again and delivers what was kept, in order. A no-op when enabled.
+        /// Takes commits again and delivers what was kept, in order. A no-op unless disabled: a source
+        /// that is paused takes commits already, and Resume makes it deliver.
         async fn enable(
             &self,
             request: tonic::Request<super::EnableDataSourceRequest>,
@@ -2479,6 +4019,112 @@ pub mod data_sources_server {
             request: tonic::Request<super::ListPendingRequest>,
         ) -> std::result::Result<
             tonic::Response<super::ListPendingResponse>,
+            tonic::Status,
+        >;
+        /// Stops delivering; new commits are still taken. A no-op when paused.
+        ///
+        /// Errors of its own: `FAILED_PRECONDITION` `source_disabled`.
+        async fn pause(
+            &self,
+            request: tonic::Request<super::PauseDataSourceRequest>,
+        ) -> std::result::Result<tonic::Response<super::DataSource>, tonic::Status>;
+        /// Delivers again what waits, in order. A no-op unless paused.
+        async fn resume(
+            &self,
+            request: tonic::Request<super::ResumeDataSourceRequest>,
+        ) -> std::result::Result<tonic::Response<super::DataSource>, tonic::Status>;
+        /// Makes the next attempt of each of these commits now, whatever the schedule and the source's
+        /// back-off say: the same request, made anew, after an attempt that is in flight and after the
+        /// commits before it on its rows. If it fails it spends nothing of the schedule. A dead commit
+        /// re-enters at the end of the inbox; while an attempt of it may still be applied, its rows are
+        /// held for it, and it keeps its place. All or none.
+        ///
+        /// Errors of its own: `NOT_FOUND` `pending_not_found`; `FAILED_PRECONDITION` `source_disabled`,
+        /// `source_paused`.
+        async fn retry_commits(
+            &self,
+            request: tonic::Request<super::RetryCommitsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RetryCommitsResponse>,
+            tonic::Status,
+        >;
+        /// Retries every commit that is dead or failing and whose last attempt failed at or after a time,
+        /// in the order of acceptance. Sent again, it goes on where it was interrupted.
+        ///
+        /// Errors of its own: as RetryCommits.
+        async fn recover_commits(
+            &self,
+            request: tonic::Request<super::RecoverCommitsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RecoverCommitsResponse>,
+            tonic::Status,
+        >;
+        /// Settles a commit by hand, as applied with these rows or as rejected, whatever the source's
+        /// state is.
+        ///
+        /// Errors of its own: `NOT_FOUND` `pending_not_found`; `FAILED_PRECONDITION` `attempt_in_flight`;
+        /// `FAILED_PRECONDITION` `may_still_apply`: a rejection, while an earlier attempt may still be
+        /// applied, unless forced; `INVALID_ARGUMENT` `rows_mismatched`: the rows do not fit the
+        /// operations.
+        async fn resolve_commit(
+            &self,
+            request: tonic::Request<super::ResolveCommitRequest>,
+        ) -> std::result::Result<tonic::Response<super::Receipt>, tonic::Status>;
+        /// Settles commits as rejected with the code `discarded`. All or none.
+        ///
+        /// Errors of its own: as ResolveCommit.
+        async fn discard_commits(
+            &self,
+            request: tonic::Request<super::DiscardCommitsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::DiscardCommitsResponse>,
+            tonic::Status,
+        >;
+        /// What operators did to a source and its commits, newest first. Calls that changed nothing are
+        /// not listed.
+        async fn list_actions(
+            &self,
+            request: tonic::Request<super::ListActionsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListActionsResponse>,
+            tonic::Status,
+        >;
+        /// Makes a signed round trip with each kind of request and says what to mend. Nothing is written
+        /// at the endpoint.
+        async fn verify(
+            &self,
+            request: tonic::Request<super::VerifyDataSourceRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::VerifyDataSourceResponse>,
+            tonic::Status,
+        >;
+        /// Takes in changes made outside, in order, as if the source's feed had brought them. Durable when
+        /// it answers; sent again, nothing is taken in twice. Events that do not fit the schema are
+        /// quarantined.
+        ///
+        /// Errors of its own: `INVALID_ARGUMENT` `event_invalid`; `RESOURCE_EXHAUSTED` `queue_too_deep`.
+        async fn push_events(
+            &self,
+            request: tonic::Request<super::PushEventsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::PushEventsResponse>,
+            tonic::Status,
+        >;
+        /// Events that could not be taken in, newest first.
+        async fn list_quarantined_events(
+            &self,
+            request: tonic::Request<super::ListQuarantinedEventsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListQuarantinedEventsResponse>,
+            tonic::Status,
+        >;
+        /// Polls the feed again, from a cursor or from the feed's start: after the endpoint had none, or
+        /// had forgotten our cursor. Events that were taken in are recognised by their id.
+        async fn reset_feed(
+            &self,
+            request: tonic::Request<super::ResetFeedRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::DataSourceStatus>,
             tonic::Status,
         >;
     }
@@ -3011,6 +4657,502 @@ pub mod data_sources_server {
                     };
                     Box::pin(fut)
                 }
+                "/ablo.coordinator.v1.DataSources/Pause" => {
+                    #[allow(non_camel_case_types)]
+                    struct PauseSvc<T: DataSources>(pub Arc<T>);
+                    impl<
+                        T: DataSources,
+                    > tonic::server::UnaryService<super::PauseDataSourceRequest>
+                    for PauseSvc<T> {
+                        type Response = super::DataSource;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::PauseDataSourceRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as DataSources>::pause(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = PauseSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/ablo.coordinator.v1.DataSources/Resume" => {
+                    #[allow(non_camel_case_types)]
+                    struct ResumeSvc<T: DataSources>(pub Arc<T>);
+                    impl<
+                        T: DataSources,
+                    > tonic::server::UnaryService<super::ResumeDataSourceRequest>
+                    for ResumeSvc<T> {
+                        type Response = super::DataSource;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ResumeDataSourceRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as DataSources>::resume(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ResumeSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/ablo.coordinator.v1.DataSources/RetryCommits" => {
+                    #[allow(non_camel_case_types)]
+                    struct RetryCommitsSvc<T: DataSources>(pub Arc<T>);
+                    impl<
+                        T: DataSources,
+                    > tonic::server::UnaryService<super::RetryCommitsRequest>
+                    for RetryCommitsSvc<T> {
+                        type Response = super::RetryCommitsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RetryCommitsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as DataSources>::retry_commits(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RetryCommitsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/ablo.coordinator.v1.DataSources/RecoverCommits" => {
+                    #[allow(non_camel_case_types)]
+                    struct RecoverCommitsSvc<T: DataSources>(pub Arc<T>);
+                    impl<
+                        T: DataSources,
+                    > tonic::server::UnaryService<super::RecoverCommitsRequest>
+                    for RecoverCommitsSvc<T> {
+                        type Response = super::RecoverCommitsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RecoverCommitsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as DataSources>::recover_commits(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RecoverCommitsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/ablo.coordinator.v1.DataSources/ResolveCommit" => {
+                    #[allow(non_camel_case_types)]
+                    struct ResolveCommitSvc<T: DataSources>(pub Arc<T>);
+                    impl<
+                        T: DataSources,
+                    > tonic::server::UnaryService<super::ResolveCommitRequest>
+                    for ResolveCommitSvc<T> {
+                        type Response = super::Receipt;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ResolveCommitRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as DataSources>::resolve_commit(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ResolveCommitSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/ablo.coordinator.v1.DataSources/DiscardCommits" => {
+                    #[allow(non_camel_case_types)]
+                    struct DiscardCommitsSvc<T: DataSources>(pub Arc<T>);
+                    impl<
+                        T: DataSources,
+                    > tonic::server::UnaryService<super::DiscardCommitsRequest>
+                    for DiscardCommitsSvc<T> {
+                        type Response = super::DiscardCommitsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::DiscardCommitsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as DataSources>::discard_commits(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = DiscardCommitsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/ablo.coordinator.v1.DataSources/ListActions" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListActionsSvc<T: DataSources>(pub Arc<T>);
+                    impl<
+                        T: DataSources,
+                    > tonic::server::UnaryService<super::ListActionsRequest>
+                    for ListActionsSvc<T> {
+                        type Response = super::ListActionsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListActionsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as DataSources>::list_actions(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListActionsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/ablo.coordinator.v1.DataSources/Verify" => {
+                    #[allow(non_camel_case_types)]
+                    struct VerifySvc<T: DataSources>(pub Arc<T>);
+                    impl<
+                        T: DataSources,
+                    > tonic::server::UnaryService<super::VerifyDataSourceRequest>
+                    for VerifySvc<T> {
+                        type Response = super::VerifyDataSourceResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::VerifyDataSourceRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as DataSources>::verify(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = VerifySvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/ablo.coordinator.v1.DataSources/PushEvents" => {
+                    #[allow(non_camel_case_types)]
+                    struct PushEventsSvc<T: DataSources>(pub Arc<T>);
+                    impl<
+                        T: DataSources,
+                    > tonic::server::UnaryService<super::PushEventsRequest>
+                    for PushEventsSvc<T> {
+                        type Response = super::PushEventsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::PushEventsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as DataSources>::push_events(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = PushEventsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/ablo.coordinator.v1.DataSources/ListQuarantinedEvents" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListQuarantinedEventsSvc<T: DataSources>(pub Arc<T>);
+                    impl<
+                        T: DataSources,
+                    > tonic::server::UnaryService<super::ListQuarantinedEventsRequest>
+                    for ListQuarantinedEventsSvc<T> {
+                        type Response = super::ListQuarantinedEventsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListQuarantinedEventsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as DataSources>::list_quarantined_events(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListQuarantinedEventsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/ablo.coordinator.v1.DataSources/ResetFeed" => {
+                    #[allow(non_camel_case_types)]
+                    struct ResetFeedSvc<T: DataSources>(pub Arc<T>);
+                    impl<
+                        T: DataSources,
+                    > tonic::server::UnaryService<super::ResetFeedRequest>
+                    for ResetFeedSvc<T> {
+                        type Response = super::DataSourceStatus;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ResetFeedRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as DataSources>::reset_feed(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ResetFeedSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
                 _ => {
                     Box::pin(async move {
                         let mut response = http::Response::new(
@@ -3122,6 +5264,10 @@ pub struct ApiKey {
     /// Absent while the key is live.
     #[prost(message, optional, tag = "5")]
     pub revoke_time: ::core::option::Option<::prost_types::Timestamp>,
+    /// Output only. Data Sources, `dataSources/{id}`, that took this key when they were last verified
+    /// and took no newer one: revoking it would cut them off.
+    #[prost(string, repeated, tag = "6")]
+    pub needed_by: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// Asks for a key.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
