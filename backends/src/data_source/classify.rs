@@ -1,6 +1,6 @@
 //! What an endpoint's answer means (contract, section 4). Pure: exchange in, meaning out.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use reqwest::StatusCode;
 
@@ -14,7 +14,13 @@ mod fit;
 mod read;
 
 pub use effect::change_from_load;
-pub use read::{ListPage, ReadFault, ReadFaultKind, events_outcome, list_outcome, load_outcome};
+pub use read::{
+    ListPage, ReadFault, ReadFaultKind, events_outcome, feed_outcome, list_outcome, load_outcome,
+    refuses_cursor,
+};
+
+/// The class of an answer that came and cannot be used.
+pub const RESPONSE_INVALID: &str = "response_invalid";
 
 /// How much of an endpoint's message is kept, in characters.
 const MESSAGE_CHARACTERS: usize = 1_000;
@@ -23,7 +29,7 @@ const MESSAGE_CHARACTERS: usize = 1_000;
 const CODE_CHARACTERS: usize = 128;
 
 /// From here on a difference of clocks is worth telling; receivers refuse at five minutes.
-const SKEW_TOLD: Duration = Duration::from_mins(1);
+pub const SKEW_TOLD: Duration = Duration::from_secs(30);
 
 /// Codes of the wire itself: they speak of the source, not of one row.
 const SOURCE_CODES: [&str; 9] = [
@@ -217,7 +223,7 @@ fn failure_error(exchange: &Exchange) -> AttemptError {
         FailureClass::BodyTooLarge | FailureClass::ContentEncoded
     );
     let class = if answer_at_fault {
-        "response_invalid"
+        RESPONSE_INVALID
     } else {
         failure.class.as_str()
     };
@@ -229,7 +235,7 @@ fn failure_error(exchange: &Exchange) -> AttemptError {
 
 fn response_invalid(message: String) -> AttemptError {
     AttemptError {
-        class: "response_invalid".to_owned(),
+        class: RESPONSE_INVALID.to_owned(),
         message,
     }
 }
@@ -254,7 +260,7 @@ fn status_error(exchange: &Exchange, status: u16) -> AttemptError {
         }
     }
     if status == 401 {
-        message.extend(skew(exchange.started, exchange.server_date));
+        message.extend(skew(exchange));
     }
     AttemptError {
         class: "http_status".to_owned(),
@@ -263,19 +269,9 @@ fn status_error(exchange: &Exchange, status: u16) -> AttemptError {
 }
 
 /// A refused signature is often a clock that is wrong.
-fn skew(ours: SystemTime, theirs: Option<SystemTime>) -> Option<String> {
-    let theirs = theirs?;
-    let (distance, word) = match theirs.duration_since(ours) {
-        Ok(ahead) => (ahead, "ahead of"),
-        Err(behind) => (behind.duration(), "behind"),
-    };
-    let told = distance > SKEW_TOLD;
-    told.then(|| {
-        format!(
-            "; its clock is {} s {word} the coordinator's",
-            distance.as_secs()
-        )
-    })
+fn skew(exchange: &Exchange) -> Option<String> {
+    let skew = exchange.clock_skew()?;
+    (skew.by > SKEW_TOLD).then(|| format!("; the endpoint's clock is {skew} ours"))
 }
 
 #[cfg(test)]

@@ -24,6 +24,7 @@ use super::sign::{SigningKey, signature_header};
 use super::wire::{LONGEST_ANSWER, RequestKind};
 
 mod builder;
+mod certificate;
 mod failure;
 
 pub use builder::{BuildError, EndpointClientBuilder};
@@ -121,7 +122,13 @@ impl EndpointClient {
             .body(request.body.clone())
             .send()
             .await
-            .map_err(|error| failure::of(&error, failure::Stage::Head))?;
+            .map_err(|error| {
+                let shown = certificate::shown_in_vain(&error);
+                exchange.certificate_expires_at = shown.map(|validity| validity.until);
+                failure::of(&error, failure::Stage::Head)
+            })?;
+        exchange.certificate_expires_at =
+            certificate::shown(&response).map(|validity| validity.until);
         exchange.status = Some(response.status().as_u16());
         exchange.peer = response.remote_addr();
         exchange.server_date = server_date(response.headers());

@@ -5,6 +5,8 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 
+use super::clock::Skew;
+
 /// What one request came to. Either `status` or `failure` is set, or both: a status line may come
 /// and the body fail.
 #[derive(Clone, Debug)]
@@ -25,6 +27,8 @@ pub struct Exchange {
     pub peer: Option<SocketAddr>,
     /// The endpoint's clock, by its `Date` header.
     pub server_date: Option<SystemTime>,
+    /// When the certificate that the endpoint showed ends, also when it was not trusted.
+    pub certificate_expires_at: Option<SystemTime>,
 }
 
 /// Why a request has no whole answer.
@@ -139,7 +143,17 @@ impl Exchange {
             elapsed: Duration::ZERO,
             peer: None,
             server_date: None,
+            certificate_expires_at: None,
         }
+    }
+
+    /// How far the endpoint's clock is from ours, by its `Date`.
+    pub fn clock_skew(&self) -> Option<Skew> {
+        let date = self.server_date?;
+        Some(Skew::between(
+            date,
+            (self.started, self.started + self.elapsed),
+        ))
     }
 
     /// Whether no byte of the request has left.

@@ -2,7 +2,7 @@
 //!
 //! A body is written once and stored; what is signed and sent, and sent again, is those bytes.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::operation::{OnStale, Operation, OperationKind};
@@ -11,16 +11,17 @@ use crate::query::{Condition, Query};
 mod answer;
 mod stored;
 
+pub(super) use answer::fields;
+pub use answer::id_text;
 pub use answer::{
-    AnswerFault, ErrorBody, Event, EventsPage, Row, parse_error, parse_events, parse_list,
-    parse_load,
+    AnswerFault, ErrorBody, Event, EventsPage, FeedPage, Row, parse_error, parse_event,
+    parse_events, parse_feed, parse_list, parse_load,
 };
-pub(super) use answer::{fields, id_text};
-pub use stored::operations;
+pub use stored::{operations, scope};
 
 /// On whose behalf a request is made. What is not known is left out.
-#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(default, rename_all = "camelCase")]
 pub struct Scope {
     /// The participant's id.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -3,7 +3,8 @@
 use super::{failure_error, redirect_error, response_invalid, status_error};
 use crate::data_source::exchange::{Exchange, FailureClass};
 use crate::data_source::wire::{
-    AnswerFault, EventsPage, Row, id_text, parse_error, parse_events, parse_list, parse_load,
+    AnswerFault, EventsPage, FeedPage, Row, id_text, parse_error, parse_events, parse_feed,
+    parse_list, parse_load,
 };
 
 /// A read that gave no answer.
@@ -69,6 +70,21 @@ pub fn list_outcome(exchange: &Exchange) -> Result<ListPage, ReadFault> {
 /// A [`ReadFault`]; [`ReadFaultKind::NotConfigured`] when the endpoint has no feed.
 pub fn events_outcome(exchange: &Exchange) -> Result<EventsPage, ReadFault> {
     read(exchange, parse_events)
+}
+
+/// As [`events_outcome`], with the events left as they came.
+///
+/// # Errors
+/// As [`events_outcome`], but for events at fault.
+pub fn feed_outcome(exchange: &Exchange) -> Result<FeedPage, ReadFault> {
+    read(exchange, parse_feed)
+}
+
+/// Whether the endpoint refused an events request that carried a cursor because of the cursor: it
+/// answered 400 with a code that is none of the wire's own, and not for now only.
+pub fn refuses_cursor(exchange: &Exchange) -> bool {
+    let body = parse_error(&exchange.body).filter(|_| exchange.status == Some(400));
+    body.is_some_and(|body| !body.retryable && !super::SOURCE_CODES.contains(&body.error.as_str()))
 }
 
 fn read<T>(

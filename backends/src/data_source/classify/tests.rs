@@ -255,8 +255,8 @@ fn messages_are_for_people_and_short() {
             other => panic!("401 is {}", other.as_str()),
         }
     };
-    assert!(skewed(10_600).ends_with("; its clock is 600 s ahead of the coordinator's"));
-    assert!(skewed(9_400).ends_with("; its clock is 600 s behind the coordinator's"));
+    assert!(skewed(10_600).ends_with("; the endpoint's clock is 10 min ahead of ours"));
+    assert!(skewed(9_400).ends_with("; the endpoint's clock is 10 min behind ours"));
     assert_eq!(skewed(10_030), "the endpoint answered 401 Unauthorized");
 }
 

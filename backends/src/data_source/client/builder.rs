@@ -12,6 +12,7 @@ use rustls::{ClientConfig, RootCertStore};
 use rustls_platform_verifier::Verifier;
 
 use super::EndpointClient;
+use super::certificate::Explaining;
 use crate::data_source::clock::{Clock, SystemClock};
 use crate::data_source::egress::{EgressPolicy, JudgingResolver};
 
@@ -96,6 +97,7 @@ impl EndpointClientBuilder {
         let http = reqwest::Client::builder()
             .user_agent(USER_AGENT)
             .tls_backend_preconfigured(tls)
+            .tls_info(true)
             .dns_resolver(resolver)
             .https_only(!policy.is_development())
             .redirect(Policy::none())
@@ -125,7 +127,7 @@ fn tls(
     match Verifier::new_with_extra_roots(roots, Arc::clone(&provider)) {
         Ok(verifier) => Ok(versions(provider)?
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(verifier))
+            .with_custom_certificate_verifier(Arc::new(Explaining(verifier)))
             .with_no_client_auth()),
         Err(error) if development => {
             tracing::warn!(%error, "no root certificates: endpoints can be reached by HTTP only");

@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::io;
 
+use super::certificate;
 use crate::data_source::egress::ResolveFault;
 use crate::data_source::excerpt::shortened;
 use crate::data_source::exchange::{Failure, FailureClass};
@@ -53,7 +54,10 @@ fn resolve_class(fault: ResolveFault) -> FailureClass {
 
 fn unconnected(error: &reqwest::Error) -> (FailureClass, String) {
     if let Some(tls) = find::<rustls::Error>(error) {
-        let reason = shortened(&tls.to_string(), 300);
+        let reason = match certificate::distrust(tls) {
+            Some(distrust) => distrust.to_string(),
+            None => shortened(&tls.to_string(), 300),
+        };
         return (
             FailureClass::Tls,
             format!("no TLS connection to the endpoint: {reason}"),
@@ -100,7 +104,7 @@ fn ended(error: &reqwest::Error) -> bool {
 }
 
 /// The first error of that type among an error and its causes.
-fn find<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a T> {
+pub(super) fn find<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a T> {
     let mut next = Some(error);
     while let Some(link) = next {
         if let Some(found) = link.downcast_ref::<T>() {

@@ -50,6 +50,15 @@ pub struct EventsPage {
     pub next_cursor: Option<String>,
 }
 
+/// A page of a feed, its events unread: one that is at fault does not take its neighbours with it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FeedPage {
+    /// In the feed's order; each is to be read with [`parse_event`].
+    pub events: Vec<Value>,
+    /// Where to go on; absent means: keep the cursor you had.
+    pub next_cursor: Option<String>,
+}
+
 /// The body of an answer that is an error.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct ErrorBody {
@@ -113,6 +122,29 @@ pub fn parse_events(body: &[u8]) -> Result<EventsPage, AnswerFault> {
     })
 }
 
+/// Reads `{events: [...], nextCursor?}`, and leaves the events as they are.
+///
+/// # Errors
+/// When it is something else.
+pub fn parse_feed(body: &[u8]) -> Result<FeedPage, AnswerFault> {
+    let mut answer = fields(body)?;
+    let Some(Value::Array(events)) = answer.remove("events") else {
+        return Err(fault("the answer has no array `events`"));
+    };
+    Ok(FeedPage {
+        events,
+        next_cursor: cursor(&answer)?,
+    })
+}
+
+/// Reads one event.
+///
+/// # Errors
+/// When it lacks what it needs.
+pub fn parse_event(event: Value) -> Result<Event, AnswerFault> {
+    self::event(event)
+}
+
 /// Reads `{error, message?, retryable?}`; none when the body is something else.
 pub fn parse_error(body: &[u8]) -> Option<ErrorBody> {
     let Ok(Value::Object(answer)) = parse(body) else {
@@ -133,7 +165,7 @@ pub fn parse_error(body: &[u8]) -> Option<ErrorBody> {
 }
 
 /// A row's id as text: endpoints whose ids are numbers may send them as such.
-pub(in crate::data_source) fn id_text(id: &Value) -> Option<&str> {
+pub fn id_text(id: &Value) -> Option<&str> {
     let text = match id {
         Value::String(text) => text.as_str(),
         Value::Number(number) => number.as_str(),
@@ -222,7 +254,7 @@ fn fault(rule: &str) -> AnswerFault {
 mod tests {
     use serde_json::json;
 
-    use super::{parse_error, parse_events, parse_list, parse_load};
+    use super::{parse_error, parse_event, parse_events, parse_feed, parse_list, parse_load};
     use crate::operation::OperationKind;
 
     #[test]
@@ -280,6 +312,22 @@ mod tests {
             json!({"events": [{"id": "1", "model": "m", "entityId": "e", "type": "UPSERT"}]});
         let fault = parse_events(broken.to_string().as_bytes()).unwrap_err();
         assert_eq!(fault.to_string(), "events[0]: `type` is not an operation's");
+    }
+
+    #[test]
+    fn an_event_at_fault_leaves_its_page_whole() {
+        let body = json!({"events": [{"id": "1"}, 7], "nextCursor": "c"});
+        let page = parse_feed(body.to_string().as_bytes()).unwrap();
+        assert_eq!(
+            (page.events.len(), page.next_cursor.as_deref()),
+            (2, Some("c"))
+        );
+        assert!(
+            page.events
+                .into_iter()
+                .all(|event| parse_event(event).is_err())
+        );
+        assert!(parse_feed(br#"{"events":{}}"#).is_err());
     }
 
     #[test]

@@ -1,7 +1,9 @@
 //! Reads back what a stored commit body asked for: the bytes that were signed are the only copy.
 
+use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use super::Scope;
 use crate::operation::{OnStale, Operation, OperationKind};
 
 /// The operations of a body that [`super::commit_body`] wrote; `None` for other bytes.
@@ -11,6 +13,15 @@ pub fn operations(body: &[u8]) -> Option<Vec<Operation>> {
         return None;
     };
     operations.into_iter().map(operation).collect()
+}
+
+/// On whose behalf a body that [`super::commit_body`] wrote is sent; `None` for other bytes.
+pub fn scope(body: &[u8]) -> Option<Scope> {
+    #[derive(Deserialize)]
+    struct Body {
+        scope: Scope,
+    }
+    serde_json::from_slice::<Body>(body).ok().map(|it| it.scope)
 }
 
 fn operation(value: Value) -> Option<Operation> {
@@ -45,7 +56,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::data_source::wire::{Scope, commit_body};
+    use crate::data_source::wire::commit_body;
 
     #[test]
     fn a_commit_body_reads_back_as_the_operations_that_were_sent() {
@@ -64,8 +75,15 @@ mod tests {
         ];
         let empty = operation(OperationKind::Update, json!({}));
         let all = [sent[0].clone(), empty, sent[1].clone()];
-        let body = commit_body("tx", "00", &all, &Scope::default());
+        let whose = Scope {
+            participant_id: Some("ann".to_owned()),
+            required_sync_groups: vec!["crew".to_owned()],
+            ..Scope::default()
+        };
+        let body = commit_body("tx", "00", &all, &whose);
         assert_eq!(operations(&body).as_deref(), Some(&sent[..]));
+        assert_eq!(scope(&body), Some(whose));
+        assert_eq!(scope(b"{}"), None);
         assert_eq!(operations(b"{\"operations\":[{}]}"), None);
     }
 }
