@@ -1,4 +1,4 @@
-//! Rebuilds when a migration is added: they are compiled in.
+//! The migrations are compiled in: a new one makes a new binary.
 
 fn main() {
     println!("cargo:rerun-if-changed=../migrations");

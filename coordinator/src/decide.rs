@@ -7,12 +7,19 @@
 
 mod accept;
 mod append;
+mod breaker;
 mod control;
+mod events;
+mod groups;
+mod operate;
+mod over;
 mod settle;
 mod start;
 mod state;
+mod terms;
 #[cfg(test)]
 mod tests;
+mod versions;
 
 use std::sync::Arc;
 
@@ -20,14 +27,24 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::admit::schema::Schema;
-use crate::domain::{Commit, OrganizationId, SourceSettings};
+use crate::domain::{Commit, OrganizationId, SettingsPatch, SourceSettings};
 use crate::refusal::Refusal;
 
-pub use append::{Append, AttemptClose, AttemptOpen, DeltaRow, RequestNote};
+pub use accept::lane;
+pub use append::{Action, Append, AttemptClose, AttemptOpen, DeltaRow, Quarantined, RequestNote};
+pub use breaker::Recovery;
 pub use control::PushSchema;
-pub use settle::{SIGNATURE_TOLERANCE, Settle};
+pub use events::{EchoOf, ExternalEvent, Misfit, Step, TakeEvents, Taken};
+pub use groups::Membership;
+pub use operate::{Operate, Operator, Target, Verb, pending_not_found};
+pub use over::Expire;
+pub use settle::{ReadBack, SIGNATURE_TOLERANCE, Settle};
 pub use start::{Start, Started};
-pub use state::{Head, InboxEntry, LedgerEntry, OUTCOMES, Source, State, StoredRow, Touched};
+pub use state::{
+    Feed, Head, InboxEntry, LedgerEntry, OUTCOMES, RowVersion, Source, State, StoredRow, Touched,
+};
+pub use terms::{Guard, Terms};
+pub use versions::VersionChange;
 
 /// Something that changes an organization's state.
 #[derive(Clone, Debug)]
@@ -38,8 +55,14 @@ pub enum Command {
     Start(Start),
     /// Record what an attempt came to.
     Settle(Settle),
+    /// Reject a commit whose time is over.
+    Expire(Expire),
+    /// Take in changes made outside.
+    TakeEvents(TakeEvents),
     /// What an operator or a node asks for.
     Control(Control),
+    /// What an operator does to commits that wait.
+    Operate(Operate),
 }
 
 /// A commit, with the schema that it was admitted under.
@@ -62,12 +85,18 @@ pub enum Control {
     PushSchema(PushSchema),
     /// Register a source.
     CreateSource(String, SourceSettings),
-    /// Replace a source's settings.
-    UpdateSource(String, SourceSettings),
+    /// Change some of a source's settings.
+    UpdateSource(String, SettingsPatch),
     /// Take and deliver commits again.
     EnableSource(String),
     /// Refuse new commits, for this reason.
     DisableSource(String, String),
+    /// Take commits and deliver none, for this reason.
+    PauseSource(String, String),
+    /// Deliver again, if it is paused.
+    ResumeSource(String),
+    /// One of the others, asked for by an operator: what it changes goes on record with who asked.
+    By(Operator, Box<Control>),
     /// Forget a source that the active schema does not name.
     DeleteSource {
         /// The source.
@@ -94,6 +123,8 @@ pub enum Control {
         /// The epoch.
         epoch: i64,
     },
+    /// Read a source's feed anew, from this cursor or from its start.
+    ResetFeed(String, Option<String>),
 }
 
 /// What a command came to.
@@ -121,6 +152,12 @@ pub enum Reply {
     Pushed(i32),
     /// The source is claimed, under this epoch.
     Claimed(Box<Source>),
+    /// The commits were operated on: how many, and the names of those that took a new place.
+    Operated(usize, Vec<String>),
+    /// A commit does not stand where it was looked up: look again. Nothing was changed.
+    Moved,
+    /// What events came to.
+    Taken(Box<Taken>),
     /// Refused; nothing was changed.
     Refused(Box<Refusal>),
 }
@@ -132,6 +169,8 @@ pub enum NotStartable {
     Finished,
     /// The source is disabled.
     Disabled,
+    /// An operator changed the inbox since it was read: read it anew first.
+    Reread,
     /// It must wait for this time first.
     Until(OffsetDateTime),
 }
@@ -149,7 +188,10 @@ pub fn decide(
             Command::Accept(accept) => accept::accept(organization, state, &mut append, accept),
             Command::Start(start) => start::start(state, &mut append, start),
             Command::Settle(settle) => settle::settle(state, &mut append, settle),
+            Command::Expire(expire) => over::expire(state, &mut append, expire),
+            Command::TakeEvents(take) => events::take(state, &mut append, take),
             Command::Control(control) => control::control(state, &mut append, control),
+            Command::Operate(operate) => operate::operate(state, &mut append, operate),
         })
         .collect();
     append.last_sync_id = state.head.last_sync_id;
@@ -164,7 +206,10 @@ impl Command {
             Self::Accept(_) => "accept",
             Self::Start(_) => "start",
             Self::Settle(_) => "settle",
+            Self::Expire(_) => "expire",
+            Self::TakeEvents(_) => "take_events",
             Self::Control(_) => "control",
+            Self::Operate(_) => "operate",
         }
     }
 
@@ -172,7 +217,9 @@ impl Command {
     pub fn weight(&self) -> usize {
         match self {
             Self::Accept(accept) => accept.weight + 256 * accept.commit.operations.len(),
-            Self::Start(_) | Self::Settle(_) | Self::Control(_) => 1_024,
+            Self::Start(_) | Self::Settle(_) | Self::Expire(_) | Self::Control(_) => 1_024,
+            Self::Operate(operate) => 1_024 * (1 + operate.targets.len()),
+            Self::TakeEvents(take) => take.weight + 256 * take.events.len(),
         }
     }
 
@@ -180,9 +227,12 @@ impl Command {
     pub fn touch(&self, touched: &mut Touched) {
         match self {
             Self::Accept(accept) => accept::touch(accept, touched),
-            Self::Start(start) => touched.entry(&start.source, start.sequence, true),
+            Self::Start(start) => start::touch(start, touched),
             Self::Settle(settle) => settle::touch(settle, touched),
+            Self::Expire(expire) => over::touch(expire, touched),
+            Self::TakeEvents(take) => events::touch(take, touched),
             Self::Control(control) => control::touch(control, touched),
+            Self::Operate(operate) => operate::touch(operate, touched),
         }
     }
 }

@@ -77,6 +77,8 @@ pub struct Caller {
     pub organization: OrganizationId,
     /// The organization's mode.
     pub mode: Mode,
+    /// The key that the call carried.
+    pub key_id: Uuid,
 }
 
 words! {
@@ -163,6 +165,8 @@ pub struct Commit {
     pub required_sync_groups: Vec<String>,
     /// W3C trace context of the call that brought it.
     pub traceparent: Option<String>,
+    /// No attempt starts after this.
+    pub expires_at: Option<OffsetDateTime>,
 }
 
 words! {
@@ -215,6 +219,8 @@ pub struct Receipt {
     pub assigned: Vec<i16>,
     /// Attempts are exhausted; an operator decides.
     pub dead: bool,
+    /// When an operator recovered it after it was dead: it then took a new place.
+    pub reentered_at: Option<OffsetDateTime>,
 }
 
 words! {
@@ -226,6 +232,20 @@ words! {
         Failing = "failing",
         /// Refuses new commits; keeps what is pending.
         Disabled = "disabled",
+        /// Takes; delivers nothing until it is resumed.
+        Paused = "paused",
+    }
+}
+
+words! {
+    /// Whether a source's feed of changes made outside is polled.
+    FeedState {
+        /// It is.
+        Polling = "polling",
+        /// The endpoint has no feed.
+        None = "none",
+        /// The endpoint does not know our cursor any more; an operator decides.
+        Refused = "refused",
     }
 }
 
@@ -240,6 +260,63 @@ pub struct SourceSettings {
     pub request_timeout: Duration,
     /// Commit requests in flight at most.
     pub max_in_flight: i32,
+    /// Commit requests started per second at most; 0 for no limit.
+    pub max_per_second: i32,
+    /// Commits that may be pending; beyond, new ones are refused.
+    pub max_pending: i64,
+    /// How far the sweep of the feed trails its newest cursor.
+    pub feed_lag: Duration,
+}
+
+/// What an operator changes of a source's settings; what is absent stays as it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SettingsPatch {
+    /// See [`SourceSettings`], also for the others.
+    pub url: Option<String>,
+    /// Pauses between attempts.
+    pub retry: Option<RetrySchedule>,
+    /// The longest request.
+    pub request_timeout: Option<Duration>,
+    /// Requests in flight.
+    pub max_in_flight: Option<i32>,
+    /// Requests per second.
+    pub max_per_second: Option<i32>,
+    /// Commits that may be pending.
+    pub max_pending: Option<i64>,
+    /// The sweep's lag.
+    pub feed_lag: Option<Duration>,
+}
+
+impl SettingsPatch {
+    /// Changes what is named.
+    pub fn apply(&self, settings: &mut SourceSettings) {
+        fn put<T: Clone>(from: Option<&T>, to: &mut T) {
+            if let Some(from) = from {
+                to.clone_from(from);
+            }
+        }
+        put(self.url.as_ref(), &mut settings.url);
+        put(self.retry.as_ref(), &mut settings.retry);
+        put(self.request_timeout.as_ref(), &mut settings.request_timeout);
+        put(self.max_in_flight.as_ref(), &mut settings.max_in_flight);
+        put(self.max_per_second.as_ref(), &mut settings.max_per_second);
+        put(self.max_pending.as_ref(), &mut settings.max_pending);
+        put(self.feed_lag.as_ref(), &mut settings.feed_lag);
+    }
+}
+
+impl From<SourceSettings> for SettingsPatch {
+    fn from(settings: SourceSettings) -> Self {
+        Self {
+            url: Some(settings.url),
+            retry: Some(settings.retry),
+            request_timeout: Some(settings.request_timeout),
+            max_in_flight: Some(settings.max_in_flight),
+            max_per_second: Some(settings.max_per_second),
+            max_pending: Some(settings.max_pending),
+            feed_lag: Some(settings.feed_lag),
+        }
+    }
 }
 
 /// Why a request failed.
@@ -282,5 +359,7 @@ words! {
         Takeover = "takeover",
         /// An operator asked for it.
         Manual = "manual",
+        /// The feed showed that it was applied; its answer had been lost.
+        Echo = "echo",
     }
 }

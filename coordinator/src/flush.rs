@@ -19,8 +19,11 @@ use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
+use crate::admit::Schema;
 use crate::decide::{self, Command, Reply, Touched};
 use crate::domain::OrganizationId;
+use crate::refusal::Class;
+use crate::schemas::SchemaCache;
 use crate::store::{Error, Store};
 use crate::telemetry::metrics::Metrics;
 use crate::wake::Wake;
@@ -43,6 +46,7 @@ pub struct Flushers {
 #[derive(Debug)]
 struct Shared {
     store: Store,
+    schemas: Arc<SchemaCache>,
     wake: Arc<Wake>,
     metrics: Metrics,
     tasks: TaskTracker,
@@ -58,11 +62,18 @@ struct Submitted {
 
 impl Flushers {
     /// Flushers that append to this store, wake whom it concerns, and run on this tracker.
-    pub fn new(store: Store, wake: Arc<Wake>, metrics: Metrics, tasks: TaskTracker) -> Self {
+    pub fn new(
+        store: Store,
+        schemas: Arc<SchemaCache>,
+        wake: Arc<Wake>,
+        metrics: Metrics,
+        tasks: TaskTracker,
+    ) -> Self {
         let waiting = Mutex::default();
         Self {
             shared: Arc::new(Shared {
                 store,
+                schemas,
                 wake,
                 metrics,
                 tasks,
@@ -241,6 +252,9 @@ impl Shared {
                 row,
             });
         };
+        if !touched.groups.is_empty() {
+            state.schema = self.schema(organization, state.head.schema_version).await?;
+        }
         let (replies, append) = decide::decide(organization, &mut state, commands);
         if append.is_empty() {
             return Ok(Some(replies));
@@ -257,6 +271,27 @@ impl Shared {
         self.metrics.pending(append.pending_change());
         self.wake.appended(organization, &append);
         Ok(Some(replies))
+    }
+
+    /// The schema that sync groups go by.
+    async fn schema(
+        &self,
+        organization: &OrganizationId,
+        version: i32,
+    ) -> Result<Option<Arc<Schema>>, Error> {
+        if version == 0 {
+            return Ok(None);
+        }
+        match self.schemas.of_version(organization, version).await {
+            Ok(schema) => Ok(Some(schema)),
+            Err(refusal) if refusal.class == Class::Unavailable => {
+                Err(Error::Unavailable(sqlx::Error::PoolTimedOut))
+            }
+            Err(refusal) => {
+                tracing::error!(%organization, version, reason = refusal.reason, "no schema to find sync groups by");
+                Ok(None)
+            }
+        }
     }
 }
 

@@ -15,6 +15,8 @@ pub enum Class {
     Aborted,
     /// Change the state of the system first.
     Precondition,
+    /// Start anew: what was asked for is not kept any more.
+    OutOfRange,
     /// Come back later with the same call.
     Exhausted,
     /// Send the same call again.

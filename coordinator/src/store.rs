@@ -6,22 +6,28 @@
 //! runs in spawned tasks that request futures only await: a dropped call cannot leave a connection
 //! in the middle of a transaction.
 
+pub mod actions;
 pub mod active_schema;
 pub mod api_keys;
 mod append;
 pub mod attempts;
 mod error;
+pub mod feeds;
 pub mod inbox;
+pub mod log;
 pub mod nodes;
 pub mod organizations;
+pub mod pending;
 mod read;
 mod receipts;
 mod refusal;
+pub mod retention;
 pub mod round;
 pub mod rows;
 pub mod schemas;
 #[cfg(test)]
 pub(crate) mod scratch;
+pub mod source_keys;
 pub mod source_requests;
 pub mod sources;
 
@@ -33,6 +39,9 @@ use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 
 pub use error::Error;
 
+/// Connections of the log's readers.
+const LOG_CONNECTIONS: u32 = 6;
+
 /// The database, behind one pool for what must be quick and one for long reads.
 #[derive(Clone, Debug)]
 pub struct Store {
@@ -42,6 +51,10 @@ pub struct Store {
     pub(crate) reads: PgPool,
     /// Leases of nodes: nobody's slow query may cost this node its sources.
     pub(crate) leases: PgPool,
+    /// The log's readers: nobody who subscribes may slow those who write.
+    pub(crate) log: PgPool,
+    /// What nodes tell each other.
+    pub(crate) signals: PgPool,
 }
 
 impl Store {
@@ -69,11 +82,25 @@ impl Store {
             ("enable_bitmapscan", "off"),
             ("plan_cache_mode", "force_generic_plan"),
         ];
+        // Partitions that cannot have what is looked for are left out only by a plan for its values.
+        let by_value = [
+            ("enable_seqscan", "off"),
+            ("enable_bitmapscan", "off"),
+            ("plan_cache_mode", "force_custom_plan"),
+        ];
         let reads_options = options.clone().options(settings);
+        let log_options = options.clone().options(settings).options(by_value);
         let ledger_options = options.options(settings).options(by_index);
         Self {
             ledger: pool(ledger_options, ledger),
             leases: pool(reads_options.clone(), 2),
+            log: pool(log_options, LOG_CONNECTIONS),
+            signals: pool(
+                reads_options
+                    .clone()
+                    .application_name("coordinator signals"),
+                2,
+            ),
             reads: pool(reads_options, reads),
         }
     }
@@ -83,6 +110,8 @@ impl Store {
         self.ledger.close().await;
         self.reads.close().await;
         self.leases.close().await;
+        self.log.close().await;
+        self.signals.close().await;
     }
 }
 

@@ -3,10 +3,12 @@
 mod managed;
 mod source;
 
+pub use source::lane;
+
 use backends::operation::{OnStale, Operation};
 
 use super::append::Append;
-use super::state::{LedgerEntry, State, Touched};
+use super::state::{LedgerEntry, RowVersion, State, Touched};
 use super::{Accept, Reply};
 use crate::domain::{Commit, CommitState, OrganizationId, Route};
 use crate::refusal::{Class, Refusal};
@@ -43,7 +45,7 @@ pub(super) fn accept(
     if state.head.schema_version != accept.schema.version {
         return Reply::SchemaMoved(state.head.schema_version);
     }
-    if let Some(refusal) = read_ahead(state, commit) {
+    if let Some(refusal) = read_ahead(state, commit).or_else(|| expired(state, commit)) {
         return Reply::Refused(Box::new(refusal));
     }
     let reply = match &commit.route {
@@ -72,28 +74,61 @@ fn conflict(commit: &Commit) -> Refusal {
     .with("client_tx_id", &commit.client_tx_id)
 }
 
-/// Whether the row changed after `read_at`, unless that refuses the commit (contract, section 5).
-fn stale(index: usize, operation: &Operation, sync_id: Option<i64>) -> Result<bool, Refusal> {
-    let (Some(read_at), Some(sync_id)) = (operation.read_at, sync_id) else {
+fn expired(state: &State, commit: &Commit) -> Option<Refusal> {
+    let over = commit.expires_at.is_some_and(|at| at <= state.now);
+    over.then(|| {
+        let message = "the commit's `expire_time` is over";
+        Refusal::new(Class::Precondition, "commit_expired", message)
+    })
+}
+
+/// Whether the row changed after `read_at`, or may yet by a commit that is pending on it, unless
+/// that refuses the commit (contract, section 5).
+fn stale(
+    index: usize,
+    operation: &Operation,
+    version: Option<RowVersion>,
+) -> Result<bool, Refusal> {
+    let (Some(read_at), Some(version)) = (operation.read_at, version) else {
         return Ok(false);
     };
-    if sync_id <= read_at {
+    let pending = version.pending_sequence.is_some();
+    if version.sync_id <= read_at && !pending {
         return Ok(false);
     }
-    match operation.on_stale {
-        OnStale::Reject => Err(Refusal::new(
-            Class::Aborted,
-            "stale_context",
-            "the row has changed since it was read",
-        )
-        .at_operation(index)
-        .with("model", &operation.model)
-        .with("id", &operation.id)
-        .with("read_at", read_at)
-        .with("sync_id", sync_id)),
-        OnStale::Force => Ok(false),
-        OnStale::Flag => Ok(true),
+    if operation.on_stale != OnStale::Reject {
+        return Ok(operation.on_stale == OnStale::Flag);
     }
+    Err(stale_context(
+        (index, &operation.model, &operation.id),
+        read_at,
+        version,
+    ))
+}
+
+/// The refusal of an operation whose view of its row is out of date.
+pub(super) fn stale_context(
+    (index, model, id): (usize, &str, &str),
+    read_at: i64,
+    version: RowVersion,
+) -> Refusal {
+    let message = if version.sync_id > read_at {
+        "the row has changed since it was read"
+    } else {
+        "a commit that is pending will change the row"
+    };
+    let mut refusal = Refusal::new(Class::Aborted, "stale_context", message)
+        .at_operation(index)
+        .with("model", model)
+        .with("id", id)
+        .with("read_at", read_at);
+    if version.sync_id > 0 {
+        refusal = refusal.with("sync_id", version.sync_id);
+    }
+    if version.pending_sequence.is_some() {
+        refusal = refusal.with("pending", "true");
+    }
+    refusal
 }
 
 fn entry(state: &State, accept: &Accept, standing: CommitState) -> LedgerEntry {
@@ -116,6 +151,8 @@ fn entry(state: &State, accept: &Accept, standing: CommitState) -> LedgerEntry {
         attempts: 0,
         accepted_at: state.now,
         settled_at: (standing != CommitState::Queued).then_some(state.now),
+        reentered_at: None,
+        sequence: None,
     }
 }
 

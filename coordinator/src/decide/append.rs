@@ -7,7 +7,11 @@ use backends::operation::RowKey;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::state::{InboxEntry, LedgerEntry, Source, StoredRow};
+use super::events::Misfit;
+use super::groups::Membership;
+use super::operate::Operator;
+use super::state::{Feed, InboxEntry, LedgerEntry, Source, StoredRow};
+use super::versions::VersionChange;
 use crate::domain::{CommitId, Delta, Participant, RequestError, RequestKind, Trigger};
 
 /// Everything that one append writes. Maps are ordered, so that rows are locked in key order.
@@ -19,17 +23,19 @@ pub struct Append {
     pub schema_version: i32,
     /// New ledger entries.
     pub commits: Vec<LedgerEntry>,
-    /// Ledger entries that changed: settled, or dead.
+    /// Ledger entries that changed: settled, or dead, or recovered.
     pub settled: BTreeMap<String, LedgerEntry>,
     /// Managed rows: as they stand afterwards, or `None` when removed.
     pub rows: BTreeMap<RowKey, Option<StoredRow>>,
     /// The log's new entries, in order.
     pub deltas: Vec<DeltaRow>,
-    /// Last changes of rows in Data Sources.
-    pub versions: BTreeMap<RowKey, i64>,
+    /// What it tells of rows in Data Sources.
+    pub versions: BTreeMap<RowKey, VersionChange>,
+    /// Sync groups of rows in Data Sources that moved.
+    pub groups: BTreeMap<RowKey, Vec<String>>,
     /// New inbox entries.
     pub inbox: Vec<InboxEntry>,
-    /// Inbox entries that changed.
+    /// Inbox entries that changed, by the place where they stood.
     pub inbox_changed: BTreeMap<(String, i64), InboxEntry>,
     /// Inbox entries that are finished.
     pub inbox_done: BTreeSet<(String, i64)>,
@@ -47,6 +53,44 @@ pub struct Append {
     pub requests: BTreeMap<(String, RequestKind), RequestNote>,
     /// A new schema: its version and document.
     pub schema: Option<(i32, String)>,
+    /// How many more commits are dead afterwards than before.
+    pub dead: i64,
+    /// What operators did.
+    pub actions: Vec<Action>,
+    /// Feeds as they stand afterwards, by source.
+    pub feeds: BTreeMap<String, Feed>,
+    /// Events that were dealt with, by source and id.
+    pub events: BTreeSet<(String, String)>,
+    /// Events that did not fit.
+    pub quarantined: Vec<Quarantined>,
+    /// Pushed events that were dealt with, by source and position.
+    pub pushed_done: BTreeSet<(String, i64)>,
+}
+
+/// Something that an operator did, for the record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Action {
+    /// The source.
+    pub source: String,
+    /// What was done.
+    pub verb: &'static str,
+    /// The commit that it was done to, if one.
+    pub client_tx_id: Option<String>,
+    /// Who asked.
+    pub by: Operator,
+    /// Particulars, for a person; no row data.
+    pub detail: String,
+}
+
+/// An event that did not fit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Quarantined {
+    /// The source.
+    pub source: String,
+    /// The source's name for it.
+    pub id: String,
+    /// Why.
+    pub misfit: Misfit,
 }
 
 /// A change at its position in the log, with what it takes from its commit.
@@ -58,6 +102,8 @@ pub struct DeltaRow {
     pub client_tx_id: Option<String>,
     /// Who wrote.
     pub participant: Option<Participant>,
+    /// Whom it concerns.
+    pub membership: Membership,
 }
 
 /// An attempt that may leave.
@@ -98,7 +144,7 @@ pub struct AttemptClose {
     pub http_status: Option<i32>,
     /// One of [`super::state::OUTCOMES`].
     pub outcome: &'static str,
-    /// Class and message, unless it was applied.
+    /// Class and message, unless it was applied; also when only loads showed that it was.
     pub error: Option<(String, String)>,
     /// What the endpoint said, unless 200.
     pub excerpt: Option<String>,
@@ -128,17 +174,17 @@ impl Append {
             && self.sources.is_empty()
             && self.sources_removed.is_empty()
             && self.schema.is_none()
+            && self.actions.is_empty()
+            && self.feeds.is_empty()
+            && self.events.is_empty()
+            && self.pushed_done.is_empty()
     }
 
     /// How many more commits are pending afterwards than before.
     pub fn pending_change(&self) -> i64 {
-        let buried = self
-            .inbox_changed
-            .values()
-            .filter(|entry| entry.dead)
-            .count();
         i64::try_from(self.inbox.len()).unwrap_or(0)
-            - i64::try_from(self.inbox_done.len() + buried).unwrap_or(0)
+            - i64::try_from(self.inbox_done.len()).unwrap_or(0)
+            - self.dead
     }
 
     /// Notes how a source stands after a decision.

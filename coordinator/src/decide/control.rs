@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::append::Append;
-use super::state::{Source, State, Touched};
+use super::append::{Action, Append};
+use super::operate::Operator;
+use super::state::{Feed, Source, State, Touched};
 use super::{Control, Reply};
 use crate::admit::schema::Schema;
-use crate::domain::{SourceSettings, SourceState};
+use crate::domain::{FeedState, SourceSettings, SourceState};
 use crate::refusal::{Class, Refusal};
 
 pub(super) fn touch(control: &Control, touched: &mut Touched) {
@@ -23,13 +23,20 @@ pub(super) fn touch(control: &Control, touched: &mut Touched) {
                 touched.sources.extend(source.clone());
             }
         }
-        Control::CreateSource(source, _)
-        | Control::UpdateSource(source, _)
+        Control::UpdateSource(source, _)
         | Control::EnableSource(source)
+        | Control::ResetFeed(source, _) => {
+            touched.sources.push(source.clone());
+            touched.feeds.push(source.clone());
+        }
+        Control::CreateSource(source, _)
         | Control::DisableSource(source, _)
+        | Control::PauseSource(source, _)
+        | Control::ResumeSource(source)
         | Control::DeleteSource { source, .. }
         | Control::ClaimSource { source, .. }
         | Control::ReleaseSource { source, .. } => touched.sources.push(source.clone()),
+        Control::By(_, asked) => touch(asked, touched),
     }
 }
 
@@ -38,22 +45,42 @@ pub(super) fn control(state: &mut State, append: &mut Append, control: &Control)
     let result = match control {
         Control::PushSchema(push) => push_schema(state, append, push),
         Control::CreateSource(source, settings) => create(state, append, source, settings),
-        Control::UpdateSource(source, settings) => change(state, append, source, |source| {
-            if source.settings.url != settings.url {
-                start_afresh(source, now);
+        Control::UpdateSource(source, patch) => {
+            let stood = state.sources.get(source).map(|one| &one.settings.url);
+            if stood.is_some_and(|url| patch.url.as_ref().is_some_and(|new| new != url)) {
+                look_for_feed(state, append, source);
             }
-            source.settings.clone_from(settings);
-        }),
-        Control::EnableSource(source) => change(state, append, source, |source| {
-            if source.state == SourceState::Disabled {
-                source.state = SourceState::Failing;
-                start_afresh(source, now);
-            }
-        }),
+            change(state, append, source, |source| {
+                let url = source.settings.url.clone();
+                patch.apply(&mut source.settings);
+                if source.settings.url != url {
+                    source.start_afresh(now);
+                    source.certificate_expires_at = None;
+                }
+            })
+        }
+        Control::EnableSource(source) => {
+            look_for_feed(state, append, source);
+            change(state, append, source, |source| {
+                if source.state == SourceState::Disabled {
+                    source.state = SourceState::Failing;
+                    source.start_afresh(now);
+                }
+            })
+        }
+        Control::ResetFeed(source, cursor) => reset_feed(state, append, source, cursor.as_ref()),
         Control::DisableSource(source, reason) => change(state, append, source, |source| {
             source.state = SourceState::Disabled;
             source.state_reason.clone_from(reason);
         }),
+        Control::PauseSource(source, reason) => pause(state, append, source, reason),
+        Control::ResumeSource(source) => change(state, append, source, |source| {
+            if source.state == SourceState::Paused {
+                source.state = SourceState::Failing;
+                source.start_afresh(now);
+            }
+        }),
+        Control::By(operator, asked) => return on_record(state, append, operator, asked),
         Control::DeleteSource {
             source,
             schema_version,
@@ -63,6 +90,71 @@ pub(super) fn control(state: &mut State, append: &mut Append, control: &Control)
         Control::ReleaseSource { source, epoch } => release(state, append, source, *epoch),
     };
     result.unwrap_or_else(|refusal| Reply::Refused(Box::new(refusal)))
+}
+
+/// Does what an operator asks for; what that changes goes on record.
+fn on_record(
+    state: &mut State,
+    append: &mut Append,
+    operator: &Operator,
+    asked: &Control,
+) -> Reply {
+    let (verb, source) = match asked {
+        Control::CreateSource(source, _) => ("create", source),
+        Control::UpdateSource(source, _) => ("update", source),
+        Control::EnableSource(source) => ("enable", source),
+        Control::DisableSource(source, _) => ("disable", source),
+        Control::PauseSource(source, _) => ("pause", source),
+        Control::ResumeSource(source) => ("resume", source),
+        Control::DeleteSource { source, .. } => ("delete", source),
+        Control::ResetFeed(source, _) => ("reset_feed", source),
+        Control::PushSchema(_)
+        | Control::ClaimSource { .. }
+        | Control::ReleaseSource { .. }
+        | Control::By(..) => return control(state, append, asked),
+    };
+    let before = state.sources.get(source).cloned();
+    let reply = control(state, append, asked);
+    let after = state.sources.get(source);
+    let resets = matches!(asked, Control::ResetFeed(..));
+    if matches!(reply, Reply::Done) && (resets || before.as_ref() != after) {
+        append.actions.push(Action {
+            source: source.clone(),
+            verb,
+            client_tx_id: None,
+            by: operator.clone(),
+            detail: particulars(asked, before.as_ref().zip(after)),
+        });
+    }
+    reply
+}
+
+/// What there is to say of it, beside the verb.
+fn particulars(asked: &Control, change: Option<(&Source, &Source)>) -> String {
+    match (asked, change) {
+        (Control::DisableSource(_, reason) | Control::PauseSource(_, reason), _) => reason.clone(),
+        (Control::UpdateSource(..), Some((before, after))) => {
+            let (old, settings) = (&before.settings, &after.settings);
+            let fields = [
+                ("url", old.url != settings.url),
+                ("retry_policy", old.retry != settings.retry),
+                (
+                    "request_timeout",
+                    old.request_timeout != settings.request_timeout,
+                ),
+                ("max_in_flight", old.max_in_flight != settings.max_in_flight),
+                (
+                    "max_per_second",
+                    old.max_per_second != settings.max_per_second,
+                ),
+                ("max_pending", old.max_pending != settings.max_pending),
+                ("feed_lag", old.feed_lag != settings.feed_lag),
+            ];
+            let changed = fields.into_iter().filter(|(_, changed)| *changed);
+            changed.map(|(name, _)| name).collect::<Vec<_>>().join(", ")
+        }
+        _ => String::new(),
+    }
 }
 
 /// A document that is to become the schema.
@@ -112,6 +204,7 @@ fn push_schema(
         )?;
     }
     state.head.schema_version += 1;
+    state.schema = Some(Arc::clone(&push.schema));
     append.schema = Some((state.head.schema_version, push.document.clone()));
     Ok(Reply::Pushed(state.head.schema_version))
 }
@@ -134,19 +227,36 @@ fn refuse_while_used(
     })
 }
 
-/// What failed at an endpoint that was left, or before an operator mended it, is no reason to wait.
-fn start_afresh(source: &mut Source, now: OffsetDateTime) {
-    if source.state == SourceState::Failing {
-        source.state = SourceState::Enabled;
-        source.state_reason.clear();
+/// An endpoint that had no feed may have one now.
+fn look_for_feed(state: &mut State, append: &mut Append, source: &str) {
+    let feed = state.feeds.get_mut(source);
+    if let Some(feed) = feed.filter(|feed| feed.state == FeedState::None) {
+        feed.state = FeedState::Polling;
+        append.feeds.insert(source.to_owned(), feed.clone());
     }
-    source.consecutive_failures = 0;
-    source.backoff_step = 0;
-    source.backoff_until = None;
-    source.recovered_at = Some(now);
 }
 
-fn not_found(source: &str) -> Refusal {
+/// What was taken in stays known by its id; only the place changes from which the feed is read.
+fn reset_feed(
+    state: &mut State,
+    append: &mut Append,
+    id: &str,
+    cursor: Option<&String>,
+) -> Result<Reply, Refusal> {
+    let done = change(state, append, id, |_| {})?;
+    let stands = state.feeds.get(id).cloned();
+    let anew = Feed::from(cursor.cloned());
+    let feed = Feed {
+        state: anew.state,
+        trail: anew.trail.clone(),
+        ..stands.unwrap_or(anew)
+    };
+    append.feeds.insert(id.to_owned(), feed.clone());
+    state.feeds.insert(id.to_owned(), feed);
+    Ok(done)
+}
+
+pub(super) fn not_found(source: &str) -> Refusal {
     Refusal::new(
         Class::NotFound,
         "source_not_found",
@@ -182,6 +292,24 @@ fn change(
     change(source);
     append.put_source(source, true);
     Ok(Reply::Done)
+}
+
+fn pause(state: &mut State, append: &mut Append, id: &str, reason: &str) -> Result<Reply, Refusal> {
+    let stands = state.sources.get(id).ok_or_else(|| not_found(id))?;
+    match stands.state {
+        SourceState::Disabled => Err(disabled(id)),
+        SourceState::Paused => Ok(Reply::Done),
+        SourceState::Enabled | SourceState::Failing => change(state, append, id, |source| {
+            source.state = SourceState::Paused;
+            reason.clone_into(&mut source.state_reason);
+        }),
+    }
+}
+
+/// The refusal of what a disabled source cannot do.
+pub(super) fn disabled(id: &str) -> Refusal {
+    let message = "the Data Source is disabled";
+    Refusal::new(Class::Precondition, "source_disabled", message).with("data_source", id)
 }
 
 fn delete(

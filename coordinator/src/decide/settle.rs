@@ -1,6 +1,8 @@
 //! Recording what an attempt came to: outcome, attempt, deltas, the source's standing and the
 //! ledger move together.
 
+mod read_back;
+
 use std::time::Duration;
 
 use backends::data_source::classify::{AttemptError, Outcome};
@@ -8,28 +10,17 @@ use backends::data_source::schedule::jittered;
 use backends::operation::{Change, RowKey};
 use time::OffsetDateTime;
 
-use super::Reply;
 use super::append::{Append, AttemptClose, DeltaRow};
-use super::state::{InboxEntry, Source, State, Touched};
-use crate::domain::{CommitState, Delta, RequestError, RequestKind, SourceState};
+use super::breaker::{PAUSE_CAP, PAUSE_FAILING, PAUSE_MISCONFIGURED};
+use super::state::{InboxEntry, LedgerEntry, Source, State, Touched};
+use super::{Reply, groups, versions};
+use crate::domain::{CommitState, Delta, RequestError, RequestKind, SourceState, Trigger};
+
+pub use read_back::ReadBack;
 
 /// How long after its deadline a request may still be taken by an endpoint that has it queued:
 /// receivers refuse older timestamps (Standard Webhooks, five minutes).
 pub const SIGNATURE_TOLERANCE: Duration = Duration::from_mins(5);
-
-/// Failed attempts in a row, over all commits, that make a failing spell. Below it, one commit that
-/// always fails among others that succeed is that commit's trouble, not the source's.
-const FAILING_AFTER: i32 = 3;
-
-/// A source that fails is left alone for this long, then tried with one request; each probe that
-/// fails doubles the pause, up to [`PAUSE_CAP`].
-const PAUSE_FAILING: Duration = Duration::from_secs(1);
-
-/// The same for a source that a person must mend.
-const PAUSE_MISCONFIGURED: Duration = Duration::from_secs(5);
-
-/// See [`PAUSE_FAILING`].
-const PAUSE_CAP: Duration = Duration::from_mins(5);
 
 /// `Retry-After` is honoured up to this.
 const RETRY_AFTER_CAP: Duration = Duration::from_hours(1);
@@ -53,33 +44,48 @@ pub struct Settle {
     pub http_status: Option<u16>,
     /// Where it was sent.
     pub url: String,
+    /// Why it was made.
+    pub trigger: Trigger,
     /// What the answer means (contract, section 4).
     pub outcome: Outcome,
     /// Whether the endpoint may still apply the request although it was not said to be applied.
     pub may_still_apply: bool,
     /// What the endpoint said, unless 200.
     pub excerpt: Option<String>,
+    /// The rows that the commit's operations touch, of those that were sent.
+    pub rows: Vec<RowKey>,
+    /// What loads of its rows showed, if any were made.
+    pub read_back: Option<Box<ReadBack>>,
     /// The node was too slow to send it at all: nobody is at fault but us, and nothing is spent.
     pub never_left: bool,
     /// 0 to 1: where in its range a retry falls.
     pub jitter: f64,
+    /// When the certificate that the endpoint showed ends.
+    pub certificate_expires_at: Option<OffsetDateTime>,
 }
 
 pub(super) fn touch(settle: &Settle, touched: &mut Touched) {
     touched.entry(&settle.source, settle.sequence, false);
     touched.commits.push(settle.client_tx_id.clone());
+    if let Outcome::Applied(changes) = &settle.outcome {
+        touched.groups.extend(changes.iter().map(|change| RowKey {
+            model: change.model.clone(),
+            id: change.id.clone(),
+        }));
+    }
 }
 
 pub(super) fn settle(state: &mut State, append: &mut Append, settle: &Settle) -> Reply {
     let key = (settle.source.clone(), settle.sequence);
-    let (Some(mut source), Some(mut entry)) = (
-        state.sources.get(&settle.source).cloned(),
-        state.inbox.get(&key).cloned(),
-    ) else {
+    let source = state.sources.get(&settle.source);
+    let Some(mut source) = source.filter(|one| one.epoch == settle.epoch).cloned() else {
         return Reply::Fenced;
     };
-    let opened_at = entry.open.map(|(started_at, _)| started_at);
-    if source.epoch != settle.epoch || opened_at != Some(settle.started_at) {
+    let Some(mut entry) = state.inbox.get(&key).cloned() else {
+        // An operator settled the commit after the attempt's deadline: the answer came too late.
+        return Reply::Settled(None, Box::new(source));
+    };
+    if entry.open.map(|(started_at, _)| started_at) != Some(settle.started_at) {
         return Reply::Fenced;
     }
     let mut closing = Closing {
@@ -90,6 +96,7 @@ pub(super) fn settle(state: &mut State, append: &mut Append, settle: &Settle) ->
         entry: &mut entry,
     };
     closing.count();
+    closing.note_read_back();
     let finished = closing.outcome();
     closing.close();
     if finished {
@@ -98,6 +105,10 @@ pub(super) fn settle(state: &mut State, append: &mut Append, settle: &Settle) ->
         append.inbox_done.insert(key);
     } else {
         entry.open = None;
+        // Somebody asked for the next attempt during this one.
+        if entry.next_cause.is_some() && !settle.never_left {
+            entry.due_at = state.now;
+        }
         append.inbox_changed.insert(key.clone(), entry.clone());
         state.inbox.insert(key, entry.clone());
     }
@@ -124,6 +135,9 @@ impl Closing<'_> {
     /// Moves commit and source on; whether the commit is finished.
     fn outcome(&mut self) -> bool {
         let moved = self.settle.url != self.source.settings.url;
+        if let (Some(ends), false) = (self.settle.certificate_expires_at, moved) {
+            self.source.certificate_expires_at = Some(ends);
+        }
         match &self.settle.outcome {
             // What an endpoint said that the source has left says nothing of the one that it has.
             Outcome::Misconfigured { .. } | Outcome::Gone { .. } if moved => {
@@ -132,12 +146,12 @@ impl Closing<'_> {
                 false
             }
             Outcome::Applied(changes) => {
-                self.recover();
-                self.confirm(changes);
+                self.source.note_answer(self.state.now);
+                self.ending().confirm(changes);
                 true
             }
             Outcome::Refused { code, message } => {
-                self.recover();
+                self.source.note_answer(self.state.now);
                 self.refuse(code, message)
             }
             Outcome::Retry { retry_after, .. } => {
@@ -162,21 +176,32 @@ impl Closing<'_> {
         }
     }
 
-    /// A definite answer ends a failing spell: what waits is due at once.
-    fn recover(&mut self) {
-        self.source.consecutive_failures = 0;
-        self.source.backoff_step = 0;
-        self.source.backoff_until = None;
-        if self.source.state == SourceState::Failing {
-            self.source.state = SourceState::Enabled;
-            self.source.state_reason.clear();
-            self.source.recovered_at = Some(self.state.now);
+    fn ending(&mut self) -> Ending<'_> {
+        Ending {
+            state: self.state,
+            append: self.append,
+            source: self.source,
+            entry: self.entry,
+            rows: &self.settle.rows,
         }
     }
+}
 
-    fn confirm(&mut self, changes: &[Change]) {
+/// A commit that ends, by its endpoint's word or by an operator's.
+pub(super) struct Ending<'a> {
+    pub(super) state: &'a mut State,
+    pub(super) append: &'a mut Append,
+    pub(super) source: &'a mut Source,
+    pub(super) entry: &'a mut InboxEntry,
+    /// What it touches.
+    pub(super) rows: &'a [RowKey],
+}
+
+impl Ending<'_> {
+    /// It was applied: its changes go to the log.
+    pub(super) fn confirm(&mut self, changes: &[Change]) {
         let now = self.state.now;
-        let Some(mut entry) = self.state.ledger.get(&self.settle.client_tx_id).cloned() else {
+        let Some(mut entry) = self.state.ledger.get(&self.entry.client_tx_id).cloned() else {
             return;
         };
         let before = self.state.head.last_sync_id;
@@ -188,8 +213,8 @@ impl Closing<'_> {
                 id: change.id.clone(),
             };
             self.state.models_in_use.insert(key.model.clone());
-            self.state.versions.insert(key.clone(), sync_id);
-            self.append.versions.insert(key, sync_id);
+            versions::changed(self.state, self.append, key, sync_id);
+            let membership = groups::of_source_change(self.state, self.append, change);
             let mut change = change.clone();
             change.operation = change.operation.map(|index| self.position(index));
             let place = change.operation.and_then(|index| i16::try_from(index).ok());
@@ -202,6 +227,7 @@ impl Closing<'_> {
                 },
                 client_tx_id: Some(entry.client_tx_id.clone()),
                 participant: Some(entry.participant.clone()),
+                membership,
             });
         }
         let after = self.state.head.last_sync_id;
@@ -219,6 +245,36 @@ impl Closing<'_> {
             .unwrap_or(index)
     }
 
+    /// It was not applied, and will not be.
+    pub(super) fn reject(&mut self, code: &str, message: &str) {
+        let now = self.state.now;
+        if let Some(mut entry) = self.state.ledger.get(&self.entry.client_tx_id).cloned() {
+            entry.state = CommitState::Rejected;
+            entry.error = Some((code.to_owned(), message.to_owned()));
+            self.finish(entry, now);
+        }
+    }
+
+    fn finish(&mut self, mut entry: LedgerEntry, now: OffsetDateTime) {
+        entry.settled_at = Some(now);
+        entry.attempts = self.entry.attempts;
+        let rows = self.rows.iter().cloned();
+        versions::settled(self.state, self.append, rows, self.entry.sequence);
+        if self.entry.dead {
+            entry.dead = false;
+            self.source.dead -= 1;
+            self.append.dead -= 1;
+        } else {
+            self.source.pending -= 1;
+        }
+        self.append
+            .settled
+            .insert(entry.client_tx_id.clone(), entry.clone());
+        self.state.ledger.insert(entry.client_tx_id.clone(), entry);
+    }
+}
+
+impl Closing<'_> {
     /// Final, unless an earlier attempt may still apply: then one more send, afterwards, decides.
     fn refuse(&mut self, code: &str, message: &str) -> bool {
         let now = self.state.now;
@@ -227,35 +283,27 @@ impl Closing<'_> {
             self.entry.failed_at = None;
             return false;
         }
-        if let Some(mut entry) = self.state.ledger.get(&self.settle.client_tx_id).cloned() {
-            entry.state = CommitState::Rejected;
-            entry.error = Some((code.to_owned(), message.to_owned()));
-            self.finish(entry, now);
-        }
+        self.ending().reject(code, message);
         true
     }
 
-    fn finish(&mut self, mut entry: super::state::LedgerEntry, now: OffsetDateTime) {
-        entry.settled_at = Some(now);
-        entry.attempts = self.entry.attempts;
-        self.source.pending -= 1;
-        self.append
-            .settled
-            .insert(entry.client_tx_id.clone(), entry.clone());
-        self.state.ledger.insert(entry.client_tx_id.clone(), entry);
-    }
-
     /// The next attempt is due on the schedule, or the commit is dead. An answer that only asks for
-    /// patience (429) spends nothing.
+    /// patience (429) spends nothing, nor does an attempt that an operator asked for or a recovery
+    /// brought forward: what it would have had by the schedule it still has.
     fn fail(&mut self, retry_after: Option<Duration>) {
         let now = self.state.now;
         if self.settle.never_left {
             self.entry.due_at = now + PAUSE_FAILING;
+            let asked = matches!(self.settle.trigger, Trigger::Manual | Trigger::Echo);
+            if asked {
+                self.entry.next_cause = Some(self.settle.trigger);
+            }
             return;
         }
-        self.source.consecutive_failures += 1;
-        if self.source.consecutive_failures >= FAILING_AFTER {
-            self.back_off(PAUSE_FAILING);
+        let brought_forward =
+            self.entry.recovered_by(self.source) && self.entry.due_at > self.settle.started_at;
+        if self.source.note_failure(now) {
+            self.leave_source_alone(PAUSE_FAILING);
         }
         if let Some(pause) = retry_after {
             self.source.backoff_until = self.source.backoff_until.max(Some(now + pause));
@@ -263,8 +311,19 @@ impl Closing<'_> {
         self.note_unknown();
         // Asked for patience, it is not pulled forward when the source answers another commit.
         self.entry.failed_at = retry_after.is_none().then_some(now);
+        if !brought_forward {
+            self.spend();
+        }
+        let asked = now + retry_after.unwrap_or_default();
+        self.entry.due_at = self.entry.due_at.max(asked);
+    }
+
+    /// One attempt of the schedule is gone.
+    fn spend(&mut self) {
+        let now = self.state.now;
         let patience = self.settle.http_status == Some(429);
-        if !patience {
+        let asked = matches!(self.settle.trigger, Trigger::Manual | Trigger::Echo);
+        if !patience && !asked {
             self.entry.spent += 1;
         }
         let spent = u32::try_from(self.entry.spent.max(1)).unwrap_or(1);
@@ -272,45 +331,36 @@ impl Closing<'_> {
         match retry.delay_after(spent, || self.settle.jitter) {
             Some(delay) => self.entry.due_at = now + delay,
             None if patience => self.entry.due_at = now + PAUSE_CAP,
+            None if self.entry.next_cause.is_some() => {}
             None => self.bury(),
         }
-        let asked = now + retry_after.unwrap_or_default();
-        self.entry.due_at = self.entry.due_at.max(asked);
     }
 
-    /// Nobody's commit is at fault: no attempt is spent.
+    /// Nobody's commit is at fault: no attempt is spent. A commit that is answered so although others
+    /// were answered since it last was, is one that something on the way refuses: it waits for
+    /// itself, and no recovery brings it forward.
     fn misconfigured(&mut self) {
         let now = self.state.now;
-        self.source.consecutive_failures += 1;
-        self.back_off(PAUSE_MISCONFIGURED);
+        let alone = self.entry.recovered_by(self.source) && self.source.answers();
+        self.source.note_failure(now);
+        self.leave_source_alone(PAUSE_MISCONFIGURED);
         self.note_unknown();
-        self.entry.due_at = self.source.backoff_until.unwrap_or(now);
-        self.entry.failed_at = Some(now);
+        let pause = alone.then_some(now + jittered(PAUSE_CAP, self.settle.jitter));
+        self.entry.due_at = pause.or(self.source.backoff_until).unwrap_or(now);
+        self.entry.failed_at = (!alone).then_some(now);
     }
 
-    /// The source as a whole waits, then is probed. Requests that were already in flight when it
-    /// began to wait do not lengthen the pause.
-    fn back_off(&mut self, base: Duration) {
-        let now = self.state.now;
-        if self.source.state == SourceState::Enabled {
-            self.source.state = SourceState::Failing;
-        }
-        if self.source.state == SourceState::Failing {
-            self.source.state_reason = self.message();
-        }
-        if self.source.backoff_until.is_some_and(|until| until > now) {
-            return;
-        }
-        let doublings = u32::try_from(self.source.backoff_step).unwrap_or(0).min(16);
-        let pause = base.saturating_mul(2_u32.pow(doublings)).min(PAUSE_CAP);
-        self.source.backoff_step += 1;
-        self.source.backoff_until = Some(now + jittered(pause, self.settle.jitter));
+    fn leave_source_alone(&mut self, base: Duration) {
+        let reason = self.message();
+        let moment = (self.state.now, self.settle.jitter);
+        self.source.leave_alone(base, reason, moment);
     }
 
     fn bury(&mut self) {
         self.entry.dead = true;
         self.source.pending -= 1;
         self.source.dead += 1;
+        self.append.dead += 1;
         if let Some(mut entry) = self.state.ledger.get(&self.settle.client_tx_id).cloned() {
             entry.dead = true;
             entry.attempts = self.entry.attempts;
@@ -359,6 +409,9 @@ impl Closing<'_> {
                     http_status: http_status.unwrap_or(0),
                 };
                 self.entry.last_error = Some(error.clone());
+                if !settle.never_left {
+                    self.entry.first_failed_at.get_or_insert(now);
+                }
                 note.or_default().error = Some(error);
             }
         }
@@ -372,7 +425,9 @@ impl Closing<'_> {
             duration: Some(settle.duration),
             http_status,
             outcome: settle.outcome.as_str(),
-            error: error.map(|error| (error.class, error.message)),
+            error: error
+                .or_else(|| settle.read_back.as_ref()?.misfit.clone())
+                .map(|error| (error.class, error.message)),
             excerpt: settle.excerpt.clone(),
             next_attempt_at: (!finished).then_some(self.entry.due_at),
         });

@@ -1,5 +1,6 @@
 //! Recording an attempt before its first byte leaves.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -8,9 +9,14 @@ use uuid::Uuid;
 
 use super::append::{Append, AttemptClose, AttemptOpen};
 use super::settle::SIGNATURE_TOLERANCE;
-use super::state::{InboxEntry, Source, State};
-use super::{NotStartable, Reply};
+use super::state::{InboxEntry, Source, State, Touched};
+use super::terms::{Guard, Terms};
+use super::{NotStartable, Reply, over, terms};
 use crate::domain::{CommitId, RequestError, RequestKind, SourceState, Trigger};
+
+/// Attempts after which a 5xx answer makes the next one look first: a handler that fails on a row
+/// that exists answers no better.
+const LOOKS_AFTER: i32 = 2;
 
 /// Asks for an attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +29,10 @@ pub struct Start {
     pub sequence: i64,
     /// The asking node.
     pub node: Uuid,
+    /// What the attempt rests on, as the inbox said; nothing, for most commits.
+    pub terms: Option<Arc<Terms>>,
+    /// The [`Source::inbox_revision`] that it knows the order of the commits by.
+    pub revision: i64,
 }
 
 /// An attempt that may leave.
@@ -46,6 +56,19 @@ pub struct Started {
     pub url: String,
     /// W3C trace context of the call that brought the commit.
     pub traceparent: Option<String>,
+    /// The schema that the commit was admitted under, if that is known.
+    pub schema_version: Option<i32>,
+    /// The endpoint failed at it before, and nobody has looked yet what it then held: rows that it
+    /// creates are read before it is sent again.
+    pub looks_first: bool,
+}
+
+pub(super) fn touch(start: &Start, touched: &mut Touched) {
+    touched.entry(&start.source, start.sequence, true);
+    if let Some(terms) = &start.terms {
+        touched.commits.push(terms.client_tx_id.clone());
+        touched.versions.extend(terms.guards.iter().map(Guard::key));
+    }
 }
 
 pub(super) fn start(state: &mut State, append: &mut Append, start: &Start) -> Reply {
@@ -58,26 +81,36 @@ pub(super) fn start(state: &mut State, append: &mut Append, start: &Start) -> Re
     else {
         return Reply::Fenced;
     };
+    if source.inbox_revision != start.revision {
+        return Reply::NotStartable(NotStartable::Reread);
+    }
     let Some(entry) = state.inbox.get_mut(&key).filter(|entry| !entry.dead) else {
         return Reply::NotStartable(NotStartable::Finished);
     };
-    if source.state == SourceState::Disabled {
+    if matches!(source.state, SourceState::Disabled | SourceState::Paused) {
         return Reply::NotStartable(NotStartable::Disabled);
+    }
+    if over::is_over(entry, now) {
+        return Reply::NotStartable(over::end(state, append, &key));
     }
     if let Some(until) = wait(source, entry, now) {
         return Reply::NotStartable(NotStartable::Until(until));
+    }
+    if let (Some(terms), 0) = (&start.terms, entry.attempts) {
+        match terms::judge(&state.versions, &terms.guards) {
+            Ok(flagged) => flag(entry, flagged),
+            Err(rule) => {
+                over::reject(state, append, &key, ("stale_context", &rule));
+                return Reply::NotStartable(NotStartable::Finished);
+            }
+        }
     }
     let early = entry.due_at > now;
     let lost = entry.open.take();
     if let Some(open) = lost {
         close_lost(append, source, entry, (open, now));
     }
-    let trigger = match (entry.attempts, lost.is_some(), early) {
-        (0, ..) => Trigger::Accept,
-        (_, true, _) => Trigger::Takeover,
-        (_, _, true) => Trigger::Recovery,
-        _ => Trigger::Schedule,
-    };
+    let trigger = cause(entry, lost.is_some(), early);
     let started = open(source, entry, (trigger, now));
     append.attempts_opened.push(AttemptOpen {
         source: start.source.clone(),
@@ -92,12 +125,33 @@ pub(super) fn start(state: &mut State, append: &mut Append, start: &Start) -> Re
     Reply::Started(Box::new(started))
 }
 
+/// Why the attempt is made.
+fn cause(entry: &mut InboxEntry, lost: bool, early: bool) -> Trigger {
+    match (entry.next_cause.take(), entry.attempts, lost, early) {
+        (Some(asked), ..) => asked,
+        (None, 0, ..) => Trigger::Accept,
+        (None, _, true, _) => Trigger::Takeover,
+        (None, _, _, true) => Trigger::Recovery,
+        (None, ..) => Trigger::Schedule,
+    }
+}
+
+fn flag(entry: &mut InboxEntry, stale: Vec<i16>) {
+    entry.flagged.extend(stale);
+    entry.flagged.sort_unstable();
+    entry.flagged.dedup();
+}
+
 fn open(
     source: &Source,
     entry: &mut InboxEntry,
     (trigger, now): (Trigger, OffsetDateTime),
 ) -> Started {
     let timeout = source.settings.request_timeout;
+    let failed = entry.last_error.as_ref();
+    let looks_first = entry.attempts >= LOOKS_AFTER
+        && entry.read_back.is_none()
+        && failed.is_some_and(|error| error.http_status >= 500);
     entry.attempts += 1;
     entry.open = Some((now, now + timeout));
     Started {
@@ -110,23 +164,29 @@ fn open(
         timeout,
         url: source.settings.url.clone(),
         traceparent: entry.traceparent.clone(),
+        schema_version: entry.schema_version,
+        looks_first,
     }
 }
 
-/// What the entry must wait for: the end of an attempt that may still be in flight, the source's
-/// back-off, its own schedule unless the source recovered since it failed.
+/// What the entry must wait for: the end of an attempt that may still be in flight and, unless
+/// somebody asked for this one, the source's back-off, and its own schedule unless the source
+/// recovered since it failed.
 fn wait(source: &Source, entry: &InboxEntry, now: OffsetDateTime) -> Option<OffsetDateTime> {
     let open = entry.open.map(|(_, deadline)| deadline);
     let due = (!entry.recovered_by(source)).then_some(entry.due_at);
-    [open, source.backoff_until, due]
+    let waits = [source.backoff_until, due];
+    let asked = entry.next_cause.is_some();
+    [open]
         .into_iter()
+        .chain(waits.into_iter().filter(|_| !asked))
         .flatten()
         .filter(|until| *until > now)
         .max()
 }
 
 /// The node that made the attempt is gone: nobody knows what became of it. It spends nothing.
-fn close_lost(
+pub(super) fn close_lost(
     append: &mut Append,
     source: &mut Source,
     entry: &mut InboxEntry,

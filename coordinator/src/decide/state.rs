@@ -1,6 +1,8 @@
 //! What a batch of commands touches, and what one snapshot showed of it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
 
 use backends::managed::ManagedRow;
 use backends::operation::RowKey;
@@ -8,9 +10,13 @@ use bytes::Bytes;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::terms::Guard;
+use crate::admit::schema::Schema;
 use crate::domain::{
-    CommitId, CommitState, Participant, Receipt, RequestError, SourceSettings, SourceState,
+    CommitId, CommitState, FeedState, Participant, Receipt, RequestError, SourceSettings,
+    SourceState, Trigger,
 };
+use crate::feed::trail::Trail;
 
 /// The keys that a batch reads.
 #[derive(Clone, Debug, Default)]
@@ -21,12 +27,18 @@ pub struct Touched {
     pub rows: Vec<RowKey>,
     /// Rows that live in Data Sources.
     pub versions: Vec<RowKey>,
+    /// Rows in Data Sources that changes are about to be appended of: their sync groups are read.
+    pub groups: Vec<RowKey>,
     /// Ids of sources.
     pub sources: Vec<String>,
     /// Inbox entries, and whether their body is needed.
     pub entries: BTreeMap<(String, i64), bool>,
     /// Models whose having rows matters.
     pub models: Vec<String>,
+    /// Events by source and id.
+    pub events: Vec<(String, String)>,
+    /// Sources whose feed matters.
+    pub feeds: Vec<String>,
 }
 
 impl Touched {
@@ -41,11 +53,18 @@ impl Touched {
 
     /// Leaves each key once.
     pub fn dedup(&mut self) {
-        for names in [&mut self.commits, &mut self.sources, &mut self.models] {
+        for names in [
+            &mut self.commits,
+            &mut self.sources,
+            &mut self.models,
+            &mut self.feeds,
+        ] {
             names.sort_unstable();
             names.dedup();
         }
-        for keys in [&mut self.rows, &mut self.versions] {
+        self.events.sort_unstable();
+        self.events.dedup();
+        for keys in [&mut self.rows, &mut self.versions, &mut self.groups] {
             keys.sort_unstable();
             keys.dedup();
         }
@@ -63,14 +82,22 @@ pub struct State {
     pub ledger: HashMap<String, LedgerEntry>,
     /// Managed rows.
     pub rows: HashMap<RowKey, StoredRow>,
-    /// Sync ids of the last changes of rows in Data Sources.
-    pub versions: HashMap<RowKey, i64>,
+    /// Rows in Data Sources.
+    pub versions: HashMap<RowKey, RowVersion>,
+    /// Sync groups of rows in Data Sources, as far as they are in any.
+    pub groups: HashMap<RowKey, Vec<String>>,
+    /// The active schema, where sync groups are read.
+    pub schema: Option<Arc<Schema>>,
     /// Sources by id.
     pub sources: HashMap<String, Source>,
     /// Inbox entries by source and sequence.
     pub inbox: HashMap<(String, i64), InboxEntry>,
     /// Models that have rows.
     pub models_in_use: BTreeSet<String>,
+    /// Events that were dealt with, by source and id: when.
+    pub events: HashMap<(String, String), OffsetDateTime>,
+    /// Feeds by source.
+    pub feeds: HashMap<String, Feed>,
 }
 
 /// An organization's head row.
@@ -91,6 +118,15 @@ pub struct StoredRow {
     pub row: ManagedRow,
     /// Position of its last change.
     pub sync_id: i64,
+}
+
+/// A row in a Data Source, as far as it is known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RowVersion {
+    /// Position of its last change; 0 while none is confirmed.
+    pub sync_id: i64,
+    /// Newest unsettled commit on the row, by its place in the inbox.
+    pub pending_sequence: Option<i64>,
 }
 
 /// A commit in the ledger.
@@ -124,6 +160,10 @@ pub struct LedgerEntry {
     pub accepted_at: OffsetDateTime,
     /// When it was settled.
     pub settled_at: Option<OffsetDateTime>,
+    /// When an operator recovered it after it was dead.
+    pub reentered_at: Option<OffsetDateTime>,
+    /// Its place in its source's inbox; `None` for managed models.
+    pub sequence: Option<i64>,
 }
 
 impl LedgerEntry {
@@ -142,6 +182,7 @@ impl LedgerEntry {
             attempts: self.attempts,
             assigned: self.assigned.clone(),
             dead: self.dead,
+            reentered_at: self.reentered_at,
         }
     }
 }
@@ -175,10 +216,20 @@ pub struct Source {
     pub backoff_step: i32,
     /// When the last failing spell ended.
     pub recovered_at: Option<OffsetDateTime>,
+    /// When it had begun; `None` when whatever failed before its end is due.
+    pub recovered_from: Option<OffsetDateTime>,
     /// Finished attempts, in the order of [`OUTCOMES`].
     pub attempts: [i64; 6],
     /// The same, without the first attempt of each commit.
     pub retries: [i64; 6],
+    /// When the row of failures began that goes on: since then nothing had a definite answer.
+    pub failing_since: Option<OffsetDateTime>,
+    /// The last attempts, a bit each below a leading one: 1 for a failure, newest lowest.
+    pub recent_outcomes: i64,
+    /// When the certificate that the endpoint last showed ends.
+    pub certificate_expires_at: Option<OffsetDateTime>,
+    /// Counts what operators did to its commits.
+    pub inbox_revision: i64,
 }
 
 /// The outcomes that a source counts, in the order of its counters.
@@ -208,8 +259,13 @@ impl Source {
             backoff_until: None,
             backoff_step: 0,
             recovered_at: None,
+            recovered_from: None,
             attempts: [0; 6],
             retries: [0; 6],
+            failing_since: None,
+            recent_outcomes: 1,
+            certificate_expires_at: None,
+            inbox_revision: 0,
         }
     }
 
@@ -220,6 +276,46 @@ impl Source {
         };
         self.attempts[index] += 1;
         self.retries[index] += i64::from(again);
+    }
+}
+
+/// How far a source's feed of changes made outside was taken in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Feed {
+    /// Whether it is polled.
+    pub state: FeedState,
+    /// Its cursors.
+    pub trail: Trail,
+    /// When an event was last taken in.
+    pub last_event_at: Option<OffsetDateTime>,
+    /// When it was last read to its end.
+    pub caught_up_at: Option<OffsetDateTime>,
+    /// The longest that an event became visible behind a newer cursor.
+    pub largest_lateness: Duration,
+    /// External events appended to the log.
+    pub taken: i64,
+    /// Events that came again.
+    pub duplicates: i64,
+    /// Events that were our own commits come back.
+    pub echoes: i64,
+    /// Events that did not fit.
+    pub quarantined: i64,
+}
+
+impl Feed {
+    /// A feed that is read from this cursor on.
+    pub fn from(cursor: Option<String>) -> Self {
+        Self {
+            state: FeedState::Polling,
+            trail: Trail::at(cursor),
+            last_event_at: None,
+            caught_up_at: None,
+            largest_lateness: Duration::ZERO,
+            taken: 0,
+            duplicates: 0,
+            echoes: 0,
+            quarantined: 0,
+        }
     }
 }
 
@@ -262,13 +358,26 @@ pub struct InboxEntry {
     pub traceparent: Option<String>,
     /// When it became durable.
     pub accepted_at: OffsetDateTime,
+    /// No attempt starts after this.
+    pub expires_at: Option<OffsetDateTime>,
+    /// Who asked for the next attempt, if not the schedule: an operator, or an echo.
+    pub next_cause: Option<Trigger>,
+    /// When an attempt first failed.
+    pub first_failed_at: Option<OffsetDateTime>,
+    /// When its rows were last read back from the endpoint, and what it then held.
+    pub read_back: Option<(OffsetDateTime, String)>,
+    /// Its operations that rest on a view of their row; only of a new entry: couriers read them.
+    pub guards: Vec<Guard>,
+    /// The schema that it was admitted under, if that is known.
+    pub schema_version: Option<i32>,
 }
 
 impl InboxEntry {
-    /// Whether the source came back after this entry's last failure: then it is due at once.
+    /// Whether this entry's last failure belongs to a spell that the source has come out of: then
+    /// it is due at once.
     pub fn recovered_by(&self, source: &Source) -> bool {
         self.failed_at
-            .zip(source.recovered_at)
-            .is_some_and(|(failed, back)| failed <= back)
+            .zip(source.recovery())
+            .is_some_and(|(failed, recovery)| recovery.covers(failed))
     }
 }

@@ -1,10 +1,14 @@
+mod events;
+mod flow;
+
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use backends::data_source::classify::{AttemptError, Outcome};
 use backends::data_source::schedule::RetrySchedule;
-use backends::operation::{Change, OnStale, Operation, OperationKind};
+use backends::data_source::wire;
+use backends::operation::{Change, OnStale, Operation, OperationKind, RowKey};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
@@ -15,7 +19,19 @@ use crate::domain::{
     CommitId, CommitState, Participant, ParticipantKind, Route, SourceState, Trigger,
 };
 
+mod expiry;
+mod fate;
+mod staleness;
+
 const NOW: OffsetDateTime = OffsetDateTime::UNIX_EPOCH;
+
+/// A row of the source.
+fn key(id: &str) -> RowKey {
+    RowKey {
+        model: "airports".to_owned(),
+        id: id.to_owned(),
+    }
+}
 
 fn organization() -> OrganizationId {
     OrganizationId::new("acme")
@@ -41,13 +57,17 @@ fn state() -> State {
         ledger: HashMap::new(),
         rows: HashMap::new(),
         versions: HashMap::new(),
+        groups: HashMap::new(),
+        schema: None,
         sources: HashMap::new(),
         inbox: HashMap::new(),
         models_in_use: BTreeSet::new(),
+        events: HashMap::new(),
+        feeds: HashMap::new(),
     }
 }
 
-fn with_source() -> State {
+pub(super) fn with_source() -> State {
     let mut state = state();
     state.head.last_sync_id = 10;
     let settings = SourceSettings {
@@ -57,6 +77,9 @@ fn with_source() -> State {
         },
         request_timeout: Duration::from_secs(15),
         max_in_flight: 16,
+        max_per_second: 0,
+        max_pending: 1_000_000,
+        feed_lag: Duration::from_mins(1),
     };
     state
         .sources
@@ -64,7 +87,7 @@ fn with_source() -> State {
     state
 }
 
-fn operation(kind: OperationKind, model: &str, id: &str, n: i64) -> Operation {
+pub(super) fn operation(kind: OperationKind, model: &str, id: &str, n: i64) -> Operation {
     let input = match kind {
         OperationKind::Create => json!({"id": id, "n": n}),
         OperationKind::Update => json!({"n": n}),
@@ -81,9 +104,11 @@ fn operation(kind: OperationKind, model: &str, id: &str, n: i64) -> Operation {
     }
 }
 
-fn accept_of(name: &str, route: Route, operations: Vec<Operation>) -> Command {
+pub(super) fn accept_of(name: &str, route: Route, operations: Vec<Operation>) -> Command {
     let fingerprint = sha2::Sha256::digest(format!("{operations:?}")).into();
-    let body = (route != Route::Managed).then(|| bytes::Bytes::from_static(b"{}"));
+    let scope = wire::Scope::default();
+    let body = wire::commit_body(name, "00", &operations, &scope);
+    let body = (route != Route::Managed).then(|| bytes::Bytes::from(body));
     let commit = Arc::new(Commit {
         client_tx_id: name.to_owned(),
         id: CommitId(Uuid::nil()),
@@ -97,6 +122,7 @@ fn accept_of(name: &str, route: Route, operations: Vec<Operation>) -> Command {
         route,
         required_sync_groups: Vec::new(),
         traceparent: None,
+        expires_at: None,
     });
     Command::Accept(Accept {
         commit,
@@ -112,12 +138,12 @@ fn managed(name: &str, operations: Vec<Operation>) -> Command {
     accept_of(name, Route::Managed, operations)
 }
 
-fn run(state: &mut State, command: Command) -> (Reply, Append) {
+pub(super) fn run(state: &mut State, command: Command) -> (Reply, Append) {
     let (mut replies, append) = decide(&organization(), state, &[command]);
     (replies.remove(0), append)
 }
 
-fn refusal(reply: Reply) -> &'static str {
+pub(super) fn refusal(reply: Reply) -> &'static str {
     match reply {
         Reply::Refused(refusal) => refusal.reason,
         reply => panic!("not a refusal: {reply:?}"),
@@ -231,7 +257,7 @@ fn staleness_of_a_row_in_a_data_source_is_judged_by_its_last_change() {
         }]
     };
     let key = update(0, OnStale::Reject)[0].key();
-    state.versions.insert(key.clone(), 7);
+    state.versions.insert(key.clone(), version(7));
     let route = || Route::Source("crm".to_owned());
     let command = accept_of("a", route(), update(6, OnStale::Reject));
     let mut touched = Touched::default();
@@ -282,6 +308,8 @@ fn start_of(epoch: i64) -> Command {
         epoch,
         sequence: 1,
         node: Uuid::nil(),
+        terms: None,
+        revision: 0,
     })
 }
 
@@ -304,13 +332,17 @@ fn settle_of(started: &Started, outcome: Outcome, may_still_apply: bool) -> Comm
         outcome,
         may_still_apply,
         excerpt: None,
+        rows: vec![key("1")],
+        read_back: None,
         url: "https://crm.example/".to_owned(),
+        trigger: started.trigger,
         never_left: false,
         jitter: 0.5,
+        certificate_expires_at: None,
     })
 }
 
-fn applied() -> Outcome {
+pub(super) fn applied() -> Outcome {
     Outcome::Applied(vec![Change {
         operation: Some(0),
         kind: OperationKind::Create,
@@ -321,21 +353,21 @@ fn applied() -> Outcome {
     }])
 }
 
-fn error() -> AttemptError {
+pub(super) fn error() -> AttemptError {
     AttemptError {
         class: "http_status".to_owned(),
         message: "503".to_owned(),
     }
 }
 
-fn retry() -> Outcome {
+pub(super) fn retry() -> Outcome {
     Outcome::Retry {
         retry_after: None,
         error: error(),
     }
 }
 
-fn refused() -> Outcome {
+pub(super) fn refused() -> Outcome {
     Outcome::Refused {
         code: "taken".to_owned(),
         message: "no".to_owned(),
@@ -358,7 +390,7 @@ fn an_applied_commit_is_confirmed_with_its_deltas_and_leaves_the_inbox() {
 fn a_stale_write_to_a_source_that_says_flag_is_applied_and_marked() {
     let mut state = with_source();
     let row = operation(OperationKind::Create, "airports", "1", 1);
-    state.versions.insert(row.key(), 7);
+    state.versions.insert(row.key(), version(7));
     let flag = Operation {
         read_at: Some(6),
         on_stale: OnStale::Flag,
@@ -630,4 +662,47 @@ proptest! {
         let source = &state.sources["crm"];
         prop_assert_eq!((source.pending, source.dead), (0, i64::from(entry.dead)));
     }
+}
+
+fn version(sync_id: i64) -> RowVersion {
+    RowVersion {
+        sync_id,
+        pending_sequence: None,
+    }
+}
+
+#[test]
+fn a_certificates_end_is_known_until_another_is_shown_or_the_endpoint_moves() {
+    let mut state = with_source();
+    let day = |day| Some(OffsetDateTime::UNIX_EPOCH + time::Duration::days(day));
+    let known = |state: &State| state.sources["crm"].certificate_expires_at;
+    let mut started = in_flight(&mut state);
+    for (shown, expected) in [(day(9), day(9)), (None, day(9)), (day(5), day(5))] {
+        let Command::Settle(settle) = settle_of(&started, retry(), false) else {
+            panic!("a settle is a settle");
+        };
+        let settle = Settle {
+            certificate_expires_at: shown,
+            ..settle
+        };
+        run(&mut state, Command::Settle(settle));
+        assert_eq!(known(&state), expected);
+        state.now += Duration::from_hours(1);
+        state.inbox.get_mut(&("crm".to_owned(), 1)).unwrap().dead = false;
+        started = self::started(&mut state);
+    }
+    let mut settings = state.sources["crm"].settings.clone();
+    "https://other.example/".clone_into(&mut settings.url);
+    let update = Control::UpdateSource("crm".to_owned(), settings.into());
+    run(&mut state, Command::Control(update));
+    assert_eq!(known(&state), None);
+    let Command::Settle(late) = settle_of(&started, retry(), false) else {
+        panic!("a settle is a settle");
+    };
+    let late = Settle {
+        certificate_expires_at: day(7),
+        ..late
+    };
+    run(&mut state, Command::Settle(late));
+    assert_eq!(known(&state), None, "what the endpoint before showed");
 }

@@ -1,12 +1,14 @@
 //! The flusher against a real database, and against other nodes.
 
+mod events;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use backends::data_source::classify::{AttemptError, Outcome};
 use backends::data_source::schedule::RetrySchedule;
-use backends::operation::{OnStale, Operation, OperationKind};
+use backends::operation::{Change, OnStale, Operation, OperationKind, RowKey};
 use serde_json::json;
 use sqlx::Row;
 
@@ -33,7 +35,14 @@ fn schema(version: i32) -> Arc<Schema> {
 
 fn node(scratch: &Scratch) -> Flushers {
     let store = scratch.store.clone();
-    Flushers::new(store, Arc::default(), Metrics::noop(), TaskTracker::new())
+    let schemas = Arc::new(SchemaCache::new(Arc::new(store.clone())));
+    Flushers::new(
+        store,
+        schemas,
+        Arc::default(),
+        Metrics::noop(),
+        TaskTracker::new(),
+    )
 }
 
 /// An organization with a source and a schema.
@@ -49,6 +58,9 @@ async fn prepared(scratch: &Scratch) -> Flushers {
         },
         request_timeout: Duration::from_secs(15),
         max_in_flight: 16,
+        max_per_second: 0,
+        max_pending: 1_000_000,
+        feed_lag: Duration::from_mins(1),
     };
     let create = Control::CreateSource("crm".to_owned(), settings);
     let reply = node
@@ -98,6 +110,7 @@ fn create(name: &str, model: &str, id: &str) -> Command {
         route,
         required_sync_groups: Vec::new(),
         traceparent: None,
+        expires_at: None,
     });
     Command::Accept(Accept {
         commit,
@@ -180,9 +193,13 @@ fn busy(started: &Started) -> Settle {
         },
         may_still_apply: false,
         excerpt: Some("busy".to_owned()),
+        rows: Vec::new(),
+        read_back: None,
         url: "https://crm.example/".to_owned(),
+        trigger: started.trigger,
         never_left: false,
         jitter: 0.5,
+        certificate_expires_at: None,
     }
 }
 
@@ -233,6 +250,8 @@ async fn a_commit_for_a_source_is_recorded_started_and_settled() {
         epoch: 1,
         sequence: 1,
         node: owner,
+        terms: None,
+        revision: 0,
     };
     let reply = node
         .submit(&organization, Command::Start(start))
@@ -271,6 +290,32 @@ async fn a_commit_for_a_source_is_recorded_started_and_settled() {
     assert_eq!((receipt.state, receipt.attempts), (CommitState::Queued, 1));
 }
 
+fn airport(id: &str) -> RowKey {
+    RowKey {
+        model: "airports".to_owned(),
+        id: id.to_owned(),
+    }
+}
+
+/// Some leave a version of their row, and some take it away again.
+fn outcome_of(number: i64) -> Outcome {
+    let id = number.to_string();
+    if number % 2 == 1 {
+        return Outcome::Refused {
+            code: "taken".to_owned(),
+            message: String::new(),
+        };
+    }
+    Outcome::Applied(vec![Change {
+        operation: Some(0),
+        kind: OperationKind::Create,
+        model: "airports".to_owned(),
+        row: Some(json!({"id": id})),
+        id,
+        transaction_id: None,
+    }])
+}
+
 /// A statement that was planned while its table was empty must not read it whole ever after.
 #[tokio::test(flavor = "multi_thread")]
 async fn look_ups_stay_look_ups_while_tables_grow_from_empty() {
@@ -296,14 +341,17 @@ async fn look_ups_stay_look_ups_while_tables_grow_from_empty() {
             epoch: 1,
             sequence: number,
             node: owner,
+            terms: None,
+            revision: 0,
         };
         let Reply::Started(started) = submit(Command::Start(start)).await.unwrap() else {
             panic!("not started")
         };
         let settle = Settle {
             sequence: number,
+            rows: vec![airport(&id)],
+            outcome: outcome_of(number),
             client_tx_id: id,
-            outcome: Outcome::Applied(Vec::new()),
             ..busy(&started)
         };
         submit(Command::Settle(settle)).await.unwrap();
@@ -313,17 +361,17 @@ async fn look_ups_stay_look_ups_while_tables_grow_from_empty() {
     let read: Vec<(String, i64)> = sqlx::query_as(
         "SELECT relname::text, coalesce(idx_tup_fetch, 0) + coalesce(seq_tup_read, 0)
          FROM pg_stat_user_tables
-         WHERE relname IN ('commits', 'inbox')
+         WHERE relname IN ('commits', 'inbox', 'row_versions')
             OR relname LIKE 'attempts%'",
     )
     .fetch_all(&scratch.store.reads)
     .await
     .unwrap();
     for (table, rows) in read {
-        let least = if table.starts_with("attempts") {
-            0
-        } else {
-            COMMITS
+        let least = match table.as_str() {
+            "commits" | "inbox" => COMMITS,
+            "row_versions" => COMMITS / 2,
+            _ => 0,
         };
         let range = least..=8 * COMMITS;
         assert!(range.contains(&rows), "{rows} rows of {table} were read");

@@ -27,6 +27,10 @@ pub struct ApiKey {
     pub created_at: OffsetDateTime,
     /// Since when it is refused.
     pub revoked_at: Option<OffsetDateTime>,
+    /// Sources that took it when they were last verified, and took no newer live one; told by
+    /// [`list`] alone.
+    #[sqlx(default)]
+    pub needed_by: Vec<String>,
 }
 
 /// A key as it stands in the database, readable with a master key alone.
@@ -96,6 +100,7 @@ struct RevokeRow {
 struct CallerRow {
     org_id: String,
     mode: String,
+    key_id: Uuid,
 }
 
 /// Adds a key. After many lost races for the organization's head, [`Error::Exhausted`].
@@ -123,6 +128,7 @@ pub async fn create(store: &Store, key: NewKey) -> Result<Created, Error> {
                     display_name: key.display_name,
                     created_at,
                     revoked_at: None,
+                    needed_by: Vec::new(),
                 }));
             }
             if row.live_keys >= LIVE_KEYS {
@@ -194,6 +200,7 @@ pub async fn authenticate(store: &Store, sha256: [u8; 32]) -> Result<Option<Call
         Ok(Some(Caller {
             organization: OrganizationId::new(&row.org_id),
             mode,
+            key_id: row.key_id,
         }))
     })
     .await

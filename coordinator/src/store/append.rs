@@ -1,14 +1,17 @@
 //! Writes what a batch decided, in one statement that moves the head.
 
+mod versions;
+
 use sqlx::postgres::{PgArguments, PgExecutor};
 use sqlx::{Arguments, AssertSqlSafe, Encode, Postgres, Row, Type};
 use time::OffsetDateTime;
 
 use super::Error;
 use crate::decide::{
-    Append, AttemptClose, AttemptOpen, DeltaRow, InboxEntry, LedgerEntry, Source, State,
+    Action, Append, AttemptClose, AttemptOpen, DeltaRow, Guard, InboxEntry, LedgerEntry, Source,
+    State,
 };
-use crate::domain::{OrganizationId, RequestError};
+use crate::domain::{OrganizationId, RequestError, Trigger};
 
 /// Whether the append was written: `false` when the head has moved since `state` was read, and
 /// nothing happened.
@@ -24,6 +27,8 @@ pub(super) async fn append(
     inbox(&mut statement, append)?;
     attempts(&mut statement, append)?;
     sources(&mut statement, append, state.now)?;
+    actions(&mut statement, append)?;
+    super::feeds::append(&mut statement, append)?;
     statement
         .sql
         .push_str("\nSELECT count(*) AS moved FROM head");
@@ -35,7 +40,7 @@ pub(super) async fn append(
 
 /// The statement being put together: the head, and a part for each thing that the batch writes.
 /// Only parts that have something to write are in it, so that a managed batch plans and runs four.
-struct Statement {
+pub(super) struct Statement {
     sql: String,
     arguments: PgArguments,
     bound: usize,
@@ -57,7 +62,7 @@ impl Statement {
     }
 
     /// Adds a part; its `?` stand for the values that are bound next, in order.
-    fn part(&mut self, name: &str, sql: &str) -> &mut Self {
+    pub(super) fn part(&mut self, name: &str, sql: &str) -> &mut Self {
         self.sql.push_str(",\n");
         self.sql.push_str(name);
         self.sql.push_str(" AS (\n");
@@ -86,7 +91,7 @@ impl Statement {
     }
 
     /// Binds one column of a part's rows.
-    fn column<'a, R: 'a, T>(
+    pub(super) fn column<'a, R: 'a, T>(
         &mut self,
         rows: &[&'a R],
         column: impl Fn(&'a R) -> T,
@@ -103,9 +108,26 @@ impl Statement {
 }
 
 /// An array as Postgres writes it, for columns that hold arrays themselves.
-fn array<T: ToString>(values: &[T]) -> String {
+pub(super) fn array<T: ToString>(values: &[T]) -> String {
     let values: Vec<String> = values.iter().map(ToString::to_string).collect();
     format!("{{{}}}", values.join(","))
+}
+
+/// As [`array`], of texts.
+fn text_array(values: &[String]) -> String {
+    let mut array = String::from("{");
+    for (index, value) in values.iter().enumerate() {
+        array.push_str(if index == 0 { "\"" } else { ",\"" });
+        for character in value.chars() {
+            if matches!(character, '"' | '\\') {
+                array.push('\\');
+            }
+            array.push(character);
+        }
+        array.push('"');
+    }
+    array.push('}');
+    array
 }
 
 fn ledger(statement: &mut Statement, append: &Append) -> Result<(), Error> {
@@ -123,6 +145,7 @@ fn ledger(statement: &mut Statement, append: &Append) -> Result<(), Error> {
         part.column(&new, |one| one.sync_ids.map(|ids| ids.0))?;
         part.column(&new, |one| one.sync_ids.map(|ids| ids.1))?;
         part.column(&new, |one| array(&one.assigned))?;
+        part.column(&new, |one| one.sequence)?;
     }
     if !append.settled.is_empty() {
         let changed: Vec<&LedgerEntry> = append.settled.values().collect();
@@ -139,6 +162,8 @@ fn ledger(statement: &mut Statement, append: &Append) -> Result<(), Error> {
             one.error.as_ref().map(|error| error.1.as_str())
         })?;
         part.column(&changed, |one| one.attempts)?;
+        part.column(&changed, |one| one.reentered_at)?;
+        part.column(&changed, |one| one.sequence)?;
     }
     deltas(statement, append)
 }
@@ -170,7 +195,9 @@ fn deltas(statement: &mut Statement, append: &Append) -> Result<(), Error> {
     part.column(&new, |one| {
         one.participant.as_ref().map(|who| who.kind.as_str())
     })?;
-    part.column(&new, |one| one.delta.stale)
+    part.column(&new, |one| one.delta.stale)?;
+    part.column(&new, |one| text_array(&one.membership.groups))?;
+    part.column(&new, |one| text_array(&one.membership.left))
 }
 
 fn managed(statement: &mut Statement, append: &Append) -> Result<(), Error> {
@@ -201,15 +228,20 @@ fn managed(statement: &mut Statement, append: &Append) -> Result<(), Error> {
         part.column(&removed, |key| key.model.as_str())?;
         part.column(&removed, |key| key.id.as_str())?;
     }
-    if !append.versions.is_empty() {
-        let put: Vec<_> = append.versions.iter().collect();
-        let put: Vec<&_> = put.iter().collect();
-        let part = statement.part("versions_put", include_str!("sql/append/versions.sql"));
-        part.column(&put, |(key, _)| key.model.as_str())?;
-        part.column(&put, |(key, _)| key.id.as_str())?;
-        part.column(&put, |(_, sync_id)| **sync_id)?;
+    versions::put(statement, append)?;
+    groups(statement, append)
+}
+
+fn groups(statement: &mut Statement, append: &Append) -> Result<(), Error> {
+    if append.groups.is_empty() {
+        return Ok(());
     }
-    Ok(())
+    let put: Vec<_> = append.groups.iter().collect();
+    let put: Vec<&_> = put.iter().collect();
+    let part = statement.part("groups_put", include_str!("sql/append/groups.sql"));
+    part.column(&put, |(key, _)| key.model.as_str())?;
+    part.column(&put, |(key, _)| key.id.as_str())?;
+    part.column(&put, |(_, groups)| text_array(groups))
 }
 
 fn inbox(statement: &mut Statement, append: &Append) -> Result<(), Error> {
@@ -225,6 +257,9 @@ fn inbox(statement: &mut Statement, append: &Append) -> Result<(), Error> {
         part.column(&new, |one| array(&one.positions))?;
         part.column(&new, |one| array(&one.flagged))?;
         part.column(&new, |one| one.traceparent.as_deref())?;
+        part.column(&new, |one| one.expires_at)?;
+        part.column(&new, |one| guards(&one.guards))?;
+        part.column(&new, |one| one.schema_version)?;
     }
     inbox_changed(statement, append)?;
     if !append.inbox_done.is_empty() {
@@ -240,6 +275,7 @@ fn inbox_changed(statement: &mut Statement, append: &Append) -> Result<(), Error
     if append.inbox_changed.is_empty() {
         return Ok(());
     }
+    let places: Vec<i64> = append.inbox_changed.keys().map(|(_, at)| *at).collect();
     let changed: Vec<&InboxEntry> = append.inbox_changed.values().collect();
     let error = |one: &'_ InboxEntry| one.last_error.clone();
     let part = statement.part(
@@ -247,7 +283,7 @@ fn inbox_changed(statement: &mut Statement, append: &Append) -> Result<(), Error
         include_str!("sql/append/inbox_changed.sql"),
     );
     part.column(&changed, |one| one.source.as_str())?;
-    part.column(&changed, |one| one.sequence)?;
+    part.bind(places)?;
     part.column(&changed, |one| one.dead)?;
     part.column(&changed, |one| one.attempts)?;
     part.column(&changed, |one| one.spent)?;
@@ -259,7 +295,19 @@ fn inbox_changed(statement: &mut Statement, append: &Append) -> Result<(), Error
     part.column(&changed, |one| error(one).map(|error| error.at))?;
     part.column(&changed, |one| error(one).map(|error| error.class))?;
     part.column(&changed, |one| error(one).map(|error| error.message))?;
-    part.column(&changed, |one| error(one).map(|error| error.http_status))
+    part.column(&changed, |one| error(one).map(|error| error.http_status))?;
+    part.column(&changed, |one| one.next_cause.map(Trigger::as_str))?;
+    part.column(&changed, |one| one.first_failed_at)?;
+    part.column(&changed, |one| one.read_back.as_ref().map(|read| read.0))?;
+    part.column(&changed, |one| {
+        one.read_back.as_ref().map(|read| read.1.as_str())
+    })?;
+    part.column(&changed, |one| array(&one.flagged))?;
+    part.column(&changed, |one| one.sequence)
+}
+
+fn guards(guards: &[Guard]) -> Option<String> {
+    (!guards.is_empty()).then(|| serde_json::to_string(guards).expect("text keys, no maps"))
 }
 
 fn attempts(statement: &mut Statement, append: &Append) -> Result<(), Error> {
@@ -377,7 +425,31 @@ fn source_columns(
     part.column(put, |(one, _)| one.backoff_until)?;
     part.column(put, |(one, _)| one.backoff_step)?;
     part.column(put, |(one, _)| one.recovered_at)?;
+    part.column(put, |(one, _)| one.recovered_from)?;
     part.column(put, |(one, _)| array(&one.attempts))?;
     part.column(put, |(one, _)| array(&one.retries))?;
-    part.column(put, |(_, settings_changed)| settings_changed.then_some(now))
+    part.column(put, |(one, _)| one.settings.max_per_second)?;
+    part.column(put, |(one, _)| one.settings.max_pending)?;
+    part.column(put, |(one, _)| millis(one.settings.feed_lag))?;
+    part.column(put, |(one, _)| one.failing_since)?;
+    part.column(put, |(one, _)| one.recent_outcomes)?;
+    part.column(put, |(one, _)| one.certificate_expires_at)?;
+    part.column(put, |(_, settings_changed)| settings_changed.then_some(now))?;
+    part.column(put, |(one, _)| one.inbox_revision)
+}
+
+fn actions(statement: &mut Statement, append: &Append) -> Result<(), Error> {
+    if append.actions.is_empty() {
+        return Ok(());
+    }
+    let new: Vec<&Action> = append.actions.iter().collect();
+    let part = statement.part("actions_new", include_str!("sql/append/actions.sql"));
+    // Ordered by time, so that what happened at one moment is listed in its order.
+    part.column(&new, |_| uuid::Uuid::now_v7())?;
+    part.column(&new, |one| one.source.as_str())?;
+    part.column(&new, |one| one.verb)?;
+    part.column(&new, |one| one.client_tx_id.as_deref())?;
+    part.column(&new, |one| one.by.key_id)?;
+    part.column(&new, |one| one.by.actor.as_str())?;
+    part.column(&new, |one| one.detail.as_str())
 }

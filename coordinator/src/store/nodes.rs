@@ -30,6 +30,8 @@ pub struct Owned {
     pub epoch: i64,
     /// Sequence of its newest commit.
     pub inbox_sequence: i64,
+    /// Counts what operators did to its commits.
+    pub inbox_revision: i64,
     /// When an operator last changed it.
     pub updated_at: OffsetDateTime,
 }
@@ -42,14 +44,14 @@ impl Owned {
 }
 
 impl Store {
-    /// Takes or renews a node's lease, for this long from now on.
-    pub async fn renew_node(&self, node: Uuid, lease: Duration) -> Result<(), Error> {
-        sqlx::query(include_str!("sql/node_renew.sql"))
+    /// Takes or renews a node's lease, for this long from now on. Tells the database's time.
+    pub async fn renew_node(&self, node: Uuid, lease: Duration) -> Result<OffsetDateTime, Error> {
+        let renewed = sqlx::query_scalar(include_str!("sql/node_renew.sql"))
             .bind(node)
             .bind(i64::try_from(lease.as_millis()).unwrap_or(i64::MAX))
-            .execute(&self.leases)
+            .fetch_one(&self.leases)
             .await?;
-        Ok(())
+        Ok(renewed)
     }
 
     /// Ends a node's lease.

@@ -14,10 +14,13 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::Error;
-use crate::decide::{Head, InboxEntry, LedgerEntry, Source, State, StoredRow, Touched};
+use super::feeds::FeedColumns;
+use crate::decide::{
+    Feed, Head, InboxEntry, LedgerEntry, RowVersion, Source, State, StoredRow, Touched,
+};
 use crate::domain::{
-    CommitId, CommitState, OrganizationId, Participant, ParticipantKind, SourceSettings,
-    SourceState,
+    CommitId, CommitState, OrganizationId, Participant, ParticipantKind, RequestError,
+    SourceSettings, SourceState, Trigger,
 };
 
 /// What the batch touches, as one snapshot shows it; `None` when the organization has no head.
@@ -28,6 +31,7 @@ pub(super) async fn read(
 ) -> Result<Option<State>, Error> {
     let (row_models, row_ids) = columns(&touched.rows);
     let (version_models, version_ids) = columns(&touched.versions);
+    let (group_models, group_ids) = columns(&touched.groups);
     let mut entry_sources = Vec::new();
     let mut entry_sequences = Vec::new();
     let mut entry_bodies = Vec::new();
@@ -36,6 +40,11 @@ pub(super) async fn read(
         entry_sequences.push(*sequence);
         entry_bodies.push(*with_body);
     }
+    let (event_sources, event_ids): (Vec<&str>, Vec<&str>) = touched
+        .events
+        .iter()
+        .map(|(source, id)| (source.as_str(), id.as_str()))
+        .unzip();
     let rows = sqlx::query(include_str!("sql/read.sql"))
         .bind(organization.as_str())
         .bind(&touched.commits)
@@ -48,6 +57,11 @@ pub(super) async fn read(
         .bind(entry_sequences)
         .bind(entry_bodies)
         .bind(&touched.models)
+        .bind(event_sources)
+        .bind(event_ids)
+        .bind(&touched.feeds)
+        .bind(group_models)
+        .bind(group_ids)
         .fetch_all(executor)
         .await?;
     state(&rows)
@@ -88,9 +102,13 @@ fn empty(row: &PgRow) -> Result<State, Error> {
         ledger: HashMap::new(),
         rows: HashMap::new(),
         versions: HashMap::new(),
+        groups: HashMap::new(),
+        schema: None,
         sources: HashMap::new(),
         inbox: HashMap::new(),
         models_in_use: BTreeSet::new(),
+        events: HashMap::new(),
+        feeds: HashMap::new(),
     })
 }
 
@@ -113,7 +131,11 @@ fn add(state: &mut State, row: &PgRow) -> Result<(), Error> {
                 model: row.try_get("k1")?,
                 id: row.try_get("k2")?,
             };
-            state.versions.insert(key, row.try_get("n1")?);
+            let version = RowVersion {
+                sync_id: row.try_get("n1")?,
+                pending_sequence: row.try_get("n2")?,
+            };
+            state.versions.insert(key, version);
         }
         5 => {
             let source = source(row)?;
@@ -128,9 +150,32 @@ fn add(state: &mut State, row: &PgRow) -> Result<(), Error> {
         7 if row.try_get("f1")? => {
             state.models_in_use.insert(row.try_get("k1")?);
         }
+        8 => {
+            let name = (row.try_get("k1")?, row.try_get("k2")?);
+            state.events.insert(name, row.try_get("ts1")?);
+        }
+        9 => {
+            state.feeds.insert(row.try_get("k1")?, feed(row)?);
+        }
+        10 => {
+            let key = RowKey {
+                model: row.try_get("k1")?,
+                id: row.try_get("k2")?,
+            };
+            state.groups.insert(key.clone(), groups(row, &key)?);
+        }
         _ => {}
     }
     Ok(())
+}
+
+fn groups(row: &PgRow, key: &RowKey) -> Result<Vec<String>, Error> {
+    let text: String = row.try_get("t1")?;
+    serde_json::from_str(&text).map_err(|_| Error::Corrupt {
+        table: "row_groups",
+        column: "groups",
+        row: format!("{}/{}", key.model, key.id),
+    })
 }
 
 fn narrow<T: TryFrom<i64>>(
@@ -177,6 +222,8 @@ fn ledger_entry(row: &PgRow) -> Result<LedgerEntry, Error> {
         attempts: narrow(row.try_get("n3")?, ("commits", "attempts"))?,
         accepted_at: row.try_get("ts1")?,
         settled_at: row.try_get("ts2")?,
+        reentered_at: row.try_get("ts3")?,
+        sequence: row.try_get("n5")?,
         client_tx_id,
     })
 }
@@ -226,6 +273,9 @@ fn source(row: &PgRow) -> Result<Source, Error> {
             request_timeout: millis(row.try_get("n6")?)
                 .ok_or_else(|| corrupt("request_timeout_ms"))?,
             max_in_flight: narrow(row.try_get("n7")?, ("data_sources", "max_in_flight"))?,
+            max_per_second: narrow(row.try_get("n9")?, ("data_sources", "max_per_second"))?,
+            max_pending: row.try_get("n10")?,
+            feed_lag: millis(row.try_get("n11")?).ok_or_else(|| corrupt("feed_lag_ms"))?,
         },
         state: SourceState::parse(&state).ok_or_else(|| corrupt("state"))?,
         state_reason: row.try_get("t2")?,
@@ -238,12 +288,17 @@ fn source(row: &PgRow) -> Result<Source, Error> {
         backoff_until: row.try_get("ts1")?,
         backoff_step: narrow(row.try_get("n8")?, ("data_sources", "backoff_step"))?,
         recovered_at: row.try_get("ts2")?,
+        recovered_from: row.try_get("ts5")?,
         attempts: attempts
             .try_into()
             .map_err(|_| corrupt("attempts_by_outcome"))?,
         retries: retries
             .try_into()
             .map_err(|_| corrupt("retries_by_outcome"))?,
+        failing_since: row.try_get("ts3")?,
+        recent_outcomes: row.try_get("n12")?,
+        certificate_expires_at: row.try_get("ts4")?,
+        inbox_revision: row.try_get("n13")?,
         id,
     })
 }
@@ -253,6 +308,9 @@ fn inbox_entry(row: &PgRow) -> Result<InboxEntry, Error> {
     let open: (Option<OffsetDateTime>, Option<OffsetDateTime>) =
         (row.try_get("ts3")?, row.try_get("ts4")?);
     let (positions, flagged): (Vec<i64>, Vec<i64>) = (row.try_get("a1")?, row.try_get("a2")?);
+    let cause: Option<String> = row.try_get("t2")?;
+    let read_back: (Option<OffsetDateTime>, Option<String>) =
+        (row.try_get("ts9")?, row.try_get("t3")?);
     let narrowed = |all: Vec<i64>| all.into_iter().filter_map(|one| i16::try_from(one).ok());
     Ok(InboxEntry {
         source: row.try_get("k1")?,
@@ -260,7 +318,7 @@ fn inbox_entry(row: &PgRow) -> Result<InboxEntry, Error> {
         client_tx_id: row.try_get("k2")?,
         id: CommitId(row.try_get("u1")?),
         body: body.unwrap_or_default().into(),
-        lanes: Vec::new(),
+        lanes: row.try_get("a3")?,
         positions: narrowed(positions).collect(),
         flagged: narrowed(flagged).collect(),
         dead: row.try_get("f1")?,
@@ -270,8 +328,57 @@ fn inbox_entry(row: &PgRow) -> Result<InboxEntry, Error> {
         failed_at: row.try_get("ts2")?,
         open: open.0.zip(open.1),
         may_apply_until: row.try_get("ts5")?,
-        last_error: None,
+        last_error: last_error(row)?,
         traceparent: row.try_get("t1")?,
         accepted_at: row.try_get("ts6")?,
+        expires_at: row.try_get("ts7")?,
+        next_cause: cause.as_deref().and_then(Trigger::parse),
+        first_failed_at: row.try_get("ts8")?,
+        read_back: read_back.0.zip(read_back.1),
+        guards: Vec::new(),
+        schema_version: row
+            .try_get::<Option<i64>, _>("n5")?
+            .map(|version| narrow(version, ("inbox", "schema_version")))
+            .transpose()?,
     })
+}
+
+fn feed(row: &PgRow) -> Result<Feed, Error> {
+    let source: String = row.try_get("k1")?;
+    super::feeds::feed(
+        &source,
+        FeedColumns {
+            state: row.try_get("t1")?,
+            newest: row.try_get("t2")?,
+            durable: row.try_get("t3")?,
+            cursors: row.try_get("t4")?,
+            seen_at: row.try_get("a1")?,
+            last_event_at: row.try_get("ts1")?,
+            caught_up_at: row.try_get("ts2")?,
+            lateness_ms: row.try_get("n1")?,
+            counts: [
+                row.try_get("n2")?,
+                row.try_get("n3")?,
+                row.try_get("n4")?,
+                row.try_get("n5")?,
+            ],
+        },
+    )
+}
+
+fn last_error(row: &PgRow) -> Result<Option<RequestError>, Error> {
+    let at: Option<OffsetDateTime> = row.try_get("ts10")?;
+    let class: Option<String> = row.try_get("t4")?;
+    let Some((at, class)) = at.zip(class) else {
+        return Ok(None);
+    };
+    Ok(Some(RequestError {
+        at,
+        class,
+        message: row.try_get::<Option<String>, _>("t5")?.unwrap_or_default(),
+        http_status: narrow(
+            row.try_get::<Option<i64>, _>("n4")?.unwrap_or_default(),
+            ("inbox", "last_error_status"),
+        )?,
+    }))
 }

@@ -102,6 +102,7 @@ fn without_deltas(row: &PgRow, client_tx_id: &str) -> Result<Receipt, Error> {
             .filter_map(|index| i16::try_from(index).ok())
             .collect(),
         dead: row.try_get("dead")?,
+        reentered_at: row.try_get("reentered_at")?,
     })
 }
 

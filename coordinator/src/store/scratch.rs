@@ -24,15 +24,15 @@ impl Scratch {
             settings: Vec::new(),
         };
         let cluster = Cluster::start(options).await.unwrap();
+        crate::migrate::migrate(&cluster.connect_options("postgres"))
+            .await
+            .unwrap();
         let store = Store::open(cluster.connect_options("postgres"), 4, 4);
         let scratch = Self {
             store,
             _cluster: cluster,
             _folder: folder,
         };
-        scratch
-            .run(include_str!("../../../migrations/0001_initial.sql"))
-            .await;
         scratch
             .run(
                 "INSERT INTO organizations (org_id, display_name, mode)

@@ -1,15 +1,13 @@
-//! Data Sources as their operator sees them: settings, status, what is pending.
+//! Data Sources as their operator sees them: settings and status.
 
 use std::time::Duration;
 
 use backends::data_source::schedule::RetrySchedule;
 use time::OffsetDateTime;
-use uuid::Uuid;
 
 use super::{Error, Store, detached};
 use crate::domain::{
-    CommitId, OrganizationId, Participant, ParticipantKind, RequestError, RequestKind,
-    SourceSettings, SourceState,
+    FeedState, OrganizationId, RequestError, RequestKind, SourceSettings, SourceState,
 };
 
 /// A source and its settings.
@@ -42,14 +40,51 @@ pub struct Status {
     pub retries_by_outcome: Vec<i64>,
     /// Commits neither settled nor dead.
     pub pending: i64,
+    /// Commits that may be pending.
+    pub max_pending: i64,
     /// Commits whose attempts are exhausted.
     pub dead: i64,
     /// Since the oldest pending commit was accepted.
     pub oldest_pending: Option<Duration>,
     /// Nothing is sent before this.
     pub backoff_until: Option<OffsetDateTime>,
+    /// When the certificate that the endpoint last showed ends.
+    pub certificate_expires_at: Option<OffsetDateTime>,
+    /// That moment, by the clock of the database.
+    pub seen_at: OffsetDateTime,
+    /// When the row of failures began that goes on.
+    pub failing_since: Option<OffsetDateTime>,
     /// By kind, those that were ever sent.
     pub requests: Vec<Requests>,
+    /// How its feed does; `None` before it was first read.
+    pub feed: Option<FeedStanding>,
+    /// Pushed events that wait.
+    pub pushed: i64,
+}
+
+/// How a source's feed does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FeedStanding {
+    /// Whether it is polled.
+    pub state: FeedState,
+    /// The endpoint's newest cursor.
+    pub newest_cursor: Option<String>,
+    /// Where the sweep begins.
+    pub durable_cursor: Option<String>,
+    /// Since it was last read to its end.
+    pub lag: Option<Duration>,
+    /// When an event was last taken in.
+    pub last_event_at: Option<OffsetDateTime>,
+    /// The longest that an event became visible behind a newer cursor.
+    pub largest_lateness: Duration,
+    /// External events appended to the log.
+    pub taken: i64,
+    /// Events that came again.
+    pub duplicates: i64,
+    /// Events that were our own commits come back.
+    pub echoes: i64,
+    /// Events that did not fit.
+    pub quarantined: i64,
 }
 
 /// The last success and the last error of one kind of request.
@@ -63,29 +98,6 @@ pub struct Requests {
     pub last_error: Option<RequestError>,
 }
 
-/// A commit that is not settled.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Pending {
-    /// Its place among the source's commits.
-    pub sequence: i64,
-    /// The caller's name for it.
-    pub client_tx_id: String,
-    /// Ours.
-    pub id: CommitId,
-    /// Who wrote.
-    pub participant: Participant,
-    /// When it was accepted.
-    pub accepted_at: OffsetDateTime,
-    /// Attempts made so far.
-    pub attempts: i32,
-    /// When the next one may start; `None` when it is dead.
-    pub due_at: Option<OffsetDateTime>,
-    /// Why the last one failed.
-    pub last_error: Option<RequestError>,
-    /// Attempts are exhausted.
-    pub dead: bool,
-}
-
 #[derive(sqlx::FromRow)]
 struct SourceRow {
     source_id: String,
@@ -93,6 +105,9 @@ struct SourceRow {
     retry_delays_ms: Vec<i64>,
     request_timeout_ms: i64,
     max_in_flight: i32,
+    max_per_second: i32,
+    max_pending: i64,
+    feed_lag_ms: i64,
     state: String,
     state_reason: String,
     created_at: OffsetDateTime,
@@ -106,30 +121,35 @@ struct StatusRow {
     attempts_by_outcome: Vec<i64>,
     retries_by_outcome: Vec<i64>,
     pending_count: i64,
+    max_pending: i64,
     dead_count: i64,
     backoff_until: Option<OffsetDateTime>,
+    failing_since: Option<OffsetDateTime>,
     oldest_pending_ms: Option<i64>,
+    certificate_expires_at: Option<OffsetDateTime>,
+    seen_at: OffsetDateTime,
     kind: Option<String>,
     last_success_at: Option<OffsetDateTime>,
     #[sqlx(flatten)]
     error: ErrorColumns,
     last_error_at: Option<OffsetDateTime>,
+    #[sqlx(flatten)]
+    feed: FeedColumns,
+    pushed_count: i64,
 }
 
 #[derive(sqlx::FromRow)]
-struct PendingRow {
-    sequence: i64,
-    client_tx_id: String,
-    commit_id: Uuid,
-    dead: bool,
-    attempts: i32,
-    due_at: OffsetDateTime,
-    last_error_at: Option<OffsetDateTime>,
-    #[sqlx(flatten)]
-    error: ErrorColumns,
-    accepted_at: OffsetDateTime,
-    participant_id: String,
-    participant_kind: String,
+struct FeedColumns {
+    feed_state: Option<String>,
+    newest_cursor: Option<String>,
+    durable_cursor: Option<String>,
+    feed_lag_ms: Option<i64>,
+    last_event_at: Option<OffsetDateTime>,
+    largest_lateness_ms: Option<i64>,
+    taken_count: Option<i64>,
+    duplicate_count: Option<i64>,
+    echo_count: Option<i64>,
+    quarantined_count: Option<i64>,
 }
 
 #[derive(sqlx::FromRow)]
@@ -137,20 +157,40 @@ struct PendingRow {
     clippy::struct_field_names,
     reason = "they are the names of the columns"
 )]
-struct ErrorColumns {
+pub(super) struct ErrorColumns {
     last_error_class: Option<String>,
     last_error_message: Option<String>,
     last_error_status: Option<i32>,
 }
 
 impl ErrorColumns {
-    fn at(self, at: Option<OffsetDateTime>) -> Option<RequestError> {
+    pub(super) fn at(self, at: Option<OffsetDateTime>) -> Option<RequestError> {
         Some(RequestError {
             at: at?,
             class: self.last_error_class?,
             message: self.last_error_message.unwrap_or_default(),
             http_status: self.last_error_status.unwrap_or_default(),
         })
+    }
+}
+
+impl FeedColumns {
+    fn standing(self, id: &str) -> Result<Option<FeedStanding>, Error> {
+        let Some(word) = self.feed_state else {
+            return Ok(None);
+        };
+        Ok(Some(FeedStanding {
+            state: FeedState::parse(&word).ok_or_else(|| corrupt("feeds", "state", id))?,
+            newest_cursor: self.newest_cursor,
+            durable_cursor: self.durable_cursor,
+            lag: self.feed_lag_ms.map(duration),
+            last_event_at: self.last_event_at,
+            largest_lateness: duration(self.largest_lateness_ms.unwrap_or_default()),
+            taken: self.taken_count.unwrap_or_default(),
+            duplicates: self.duplicate_count.unwrap_or_default(),
+            echoes: self.echo_count.unwrap_or_default(),
+            quarantined: self.quarantined_count.unwrap_or_default(),
+        }))
     }
 }
 
@@ -166,32 +206,14 @@ impl SourceRow {
                 retry,
                 request_timeout: duration(self.request_timeout_ms),
                 max_in_flight: self.max_in_flight,
+                max_per_second: self.max_per_second,
+                max_pending: self.max_pending,
+                feed_lag: duration(self.feed_lag_ms),
             },
             id: self.source_id,
             state_reason: self.state_reason,
             created_at: self.created_at,
             updated_at: self.updated_at,
-        })
-    }
-}
-
-impl PendingRow {
-    fn pending(self) -> Result<Pending, Error> {
-        let kind = ParticipantKind::parse(&self.participant_kind)
-            .ok_or_else(|| corrupt("commits", "participant_kind", &self.client_tx_id))?;
-        Ok(Pending {
-            sequence: self.sequence,
-            client_tx_id: self.client_tx_id,
-            id: CommitId(self.commit_id),
-            participant: Participant {
-                id: self.participant_id,
-                kind,
-            },
-            accepted_at: self.accepted_at,
-            attempts: self.attempts,
-            due_at: (!self.dead).then_some(self.due_at),
-            last_error: self.error.at(self.last_error_at),
-            dead: self.dead,
         })
     }
 }
@@ -278,10 +300,16 @@ fn gathered(rows: Vec<StatusRow>, id: &str) -> Result<Option<Status>, Error> {
                 attempts_by_outcome: row.attempts_by_outcome,
                 retries_by_outcome: row.retries_by_outcome,
                 pending: row.pending_count,
+                max_pending: row.max_pending,
                 dead: row.dead_count,
                 oldest_pending: row.oldest_pending_ms.map(duration),
                 backoff_until: row.backoff_until,
+                certificate_expires_at: row.certificate_expires_at,
+                seen_at: row.seen_at,
+                failing_since: row.failing_since,
                 requests: Vec::new(),
+                feed: row.feed.standing(id)?,
+                pushed: row.pushed_count,
             }),
         };
         if let Some(word) = row.kind {
@@ -294,25 +322,4 @@ fn gathered(rows: Vec<StatusRow>, id: &str) -> Result<Option<Status>, Error> {
         }
     }
     Ok(status)
-}
-
-/// At most `limit` unsettled commits after the sequence `after`, in the order of acceptance.
-pub async fn pending(
-    store: &Store,
-    organization: OrganizationId,
-    id: String,
-    after: i64,
-    limit: i64,
-) -> Result<Vec<Pending>, Error> {
-    detached(&store.reads, |pool| async move {
-        let rows: Vec<PendingRow> = sqlx::query_as(include_str!("sql/list_pending.sql"))
-            .bind(organization.as_str())
-            .bind(id)
-            .bind(after)
-            .bind(limit)
-            .fetch_all(&pool)
-            .await?;
-        rows.into_iter().map(PendingRow::pending).collect()
-    })
-    .await
 }

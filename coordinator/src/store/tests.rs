@@ -1,11 +1,13 @@
 //! The statements of the control plane, run in a database.
 
+use sqlx::AssertSqlSafe;
 use sqlx::postgres::PgConnectOptions;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::api_keys::{Created, LIVE_KEYS, NewKey, Revoked, SealedKey};
 use super::attempts::{Position, Query};
+use super::pending::Filter;
 use super::scratch::{Scratch, acme};
 use super::*;
 use crate::domain::{Mode, OrganizationId, SourceState, Trigger};
@@ -213,7 +215,7 @@ async fn pending_commits_come_in_order_with_their_participants(
     org: &OrganizationId,
 ) {
     let crm = || "crm".to_owned();
-    let all = sources::pending(store, org.clone(), crm(), 0, 9)
+    let all = pending::list(store, (org.clone(), crm()), Filter::All, 0, 9)
         .await
         .unwrap();
     assert_eq!(
@@ -223,10 +225,63 @@ async fn pending_commits_come_in_order_with_their_participants(
     assert_eq!(all[1].participant.id, "ann");
     assert!(all[0].dead && all[0].due_at.is_none() && all[0].last_error.is_some());
     assert!(all[2].due_at.is_some() && all[2].last_error.is_none());
-    let rest = sources::pending(store, org.clone(), crm(), 2, 9)
+    let rest = pending::list(store, (org.clone(), crm()), Filter::All, 2, 9)
         .await
         .unwrap();
     assert_eq!(rest, all[2..]);
+    for (filter, wanted) in [
+        (Filter::Waiting, &all[1..]),
+        (Filter::Failing, &[]),
+        (Filter::Dead, &all[..1]),
+    ] {
+        let some = pending::list(store, (org.clone(), crm()), filter, 0, 9);
+        assert_eq!(some.await.unwrap(), wanted, "{filter:?}");
+        assert!(wanted.iter().all(|one| filter.takes(one)), "{filter:?}");
+    }
+}
+
+/// Whoever looks for the few that failed reads no others.
+#[tokio::test(flavor = "multi_thread")]
+async fn failed_commits_are_found_among_many_that_wait() {
+    let scratch = Scratch::start().await;
+    scratch.run(include_str!("tests/sources.sql")).await;
+    scratch
+        .run(
+            "INSERT INTO inbox (org_id, source_id, sequence, client_tx_id, commit_id, body, lanes,
+                 due_at, accepted_at, first_failed_at)
+             SELECT 'acme', 'crm', n, 'm' || n, gen_random_uuid(), 'x', '{}', now(), now(),
+                 CASE n % 1000 WHEN 0 THEN now() END
+             FROM generate_series(10, 5000) AS n;
+             ANALYZE inbox, commits",
+        )
+        .await;
+    let dead = include_str!("sql/list_pending.sql").replace("{filter}", "inbox.dead");
+    let failing = include_str!("sql/list_pending.sql").replace(
+        "{filter}",
+        "inbox.first_failed_at IS NOT NULL AND NOT inbox.dead",
+    );
+    let recovered = include_str!("sql/pending_failed.sql").to_owned();
+    for (statement, parameters) in [
+        (dead, "'acme', 'crm', 0, 100"),
+        (failing, "'acme', 'crm', 0, 100"),
+        (recovered, "'acme', 'crm', NULL, 0, 5000, 100"),
+    ] {
+        let mut connection = scratch.store.reads.acquire().await.unwrap();
+        sqlx::raw_sql(AssertSqlSafe(format!("PREPARE looked AS {statement}")))
+            .execute(&mut *connection)
+            .await
+            .unwrap();
+        let explain = format!("EXPLAIN EXECUTE looked ({parameters})");
+        let plan: Vec<String> = sqlx::query_scalar(AssertSqlSafe(explain))
+            .fetch_all(&mut *connection)
+            .await
+            .unwrap();
+        assert!(plan.join("\n").contains("inbox_failed"), "{plan:#?}");
+        sqlx::raw_sql("DEALLOCATE looked")
+            .execute(&mut *connection)
+            .await
+            .unwrap();
+    }
 }
 
 async fn attempts_come_newest_first_in_pages(store: &Store, org: &OrganizationId) {

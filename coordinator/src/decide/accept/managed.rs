@@ -6,7 +6,8 @@ use serde_json::Value;
 
 use super::{entry, record, stale};
 use crate::decide::append::{Append, DeltaRow};
-use crate::decide::state::{State, StoredRow};
+use crate::decide::groups::{Membership, of_row};
+use crate::decide::state::{RowVersion, State, StoredRow};
 use crate::decide::{Accept, Reply};
 use crate::domain::{CommitState, Delta, Receipt};
 use crate::refusal::{Class, Refusal};
@@ -34,6 +35,13 @@ pub(super) fn apply(
             change,
             stale,
         };
+        let groups = |row: &ManagedRow| of_row(&accept.schema, &key.model, &row.row);
+        let before = state.rows.get(&key).map(|stored| groups(&stored.row));
+        let membership = Membership::of(
+            delta.change.kind,
+            before.unwrap_or_default(),
+            row.as_ref().map(groups).unwrap_or_default(),
+        );
         let stored = row.map(|row| StoredRow {
             row,
             sync_id: delta.sync_id,
@@ -48,6 +56,7 @@ pub(super) fn apply(
             delta: delta.clone(),
             client_tx_id: Some(commit.client_tx_id.clone()),
             participant: Some(commit.participant.clone()),
+            membership,
         });
         deltas.push(delta);
     }
@@ -76,7 +85,11 @@ fn effects(state: &State, accept: &Accept) -> Result<Vec<Applied>, Refusal> {
     for (index, operation) in accept.commit.operations.iter().enumerate() {
         let key = operation.key();
         let stored = state.rows.get(&key);
-        let stale = stale(index, operation, stored.map(|row| row.sync_id))?;
+        let version = stored.map(|row| RowVersion {
+            sync_id: row.sync_id,
+            pending_sequence: None,
+        });
+        let stale = stale(index, operation, version)?;
         let effect = managed::apply(stored.map(|row| &row.row), operation)
             .map_err(|refusal| refused(index, operation, refusal))?;
         let row = match effect {

@@ -1,17 +1,21 @@
 //! A commit for a Data Source: made durable in its inbox, to be delivered.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use backends::data_source::wire;
-use backends::operation::Operation;
+use backends::operation::{OnStale, Operation};
 use sha2::{Digest, Sha256};
 
 use super::{entry, record, stale};
 use crate::decide::append::Append;
-use crate::decide::state::{InboxEntry, State};
-use crate::decide::{Accept, Reply};
+use crate::decide::state::{InboxEntry, LedgerEntry, Source, State};
+use crate::decide::{Accept, Guard, Reply, versions};
 use crate::domain::{Commit, CommitState, OrganizationId, SourceState};
 use crate::refusal::{Class, Refusal};
+
+/// When a caller whose source has too much to do may ask again.
+const TOO_DEEP: Duration = Duration::from_secs(5);
 
 /// Makes the intent durable: from here on it is delivered, whatever happens to this node.
 pub(super) fn enqueue(
@@ -21,13 +25,7 @@ pub(super) fn enqueue(
     (accept, source): (&Accept, &str),
 ) -> Result<Reply, Refusal> {
     let commit = &accept.commit;
-    let mut flagged = Vec::new();
-    for (index, operation) in commit.operations.iter().enumerate() {
-        let version = state.versions.get(&operation.key());
-        if stale(index, operation, version.copied())? {
-            flagged.extend(i16::try_from(index).ok());
-        }
-    }
+    let flagged = flagged(state, commit)?;
     let Some(target) = state.sources.get_mut(source) else {
         return Err(source_gone(source));
     };
@@ -40,6 +38,9 @@ pub(super) fn enqueue(
         record(state, append, entry);
         return Ok(Reply::Confirmed(Box::new(receipt)));
     };
+    if target.pending >= target.settings.max_pending {
+        return Err(queue_too_deep(target));
+    }
     target.inbox_sequence += 1;
     target.pending += 1;
     let sequence = target.inbox_sequence;
@@ -64,12 +65,52 @@ pub(super) fn enqueue(
         last_error: None,
         traceparent: commit.traceparent.clone(),
         accepted_at: state.now,
+        expires_at: commit.expires_at,
+        next_cause: None,
+        first_failed_at: None,
+        read_back: None,
+        guards: guards(commit),
+        schema_version: Some(accept.schema.version),
     };
+    let rows = sent.iter().map(|(_, operation)| operation.key());
+    versions::accepted(state, append, rows, sequence);
     append.inbox.push(pending.clone());
     state.inbox.insert((source.to_owned(), sequence), pending);
-    let entry = entry(state, accept, CommitState::Queued);
+    let entry = LedgerEntry {
+        sequence: Some(sequence),
+        ..entry(state, accept, CommitState::Queued)
+    };
     record(state, append, entry.clone());
     Ok(Reply::Queued(Box::new(entry), sequence))
+}
+
+/// Positions of its operations that are stale and say FLAG.
+fn flagged(state: &State, commit: &Commit) -> Result<Vec<i16>, Refusal> {
+    let mut flagged = Vec::new();
+    for (index, operation) in commit.operations.iter().enumerate() {
+        let version = state.versions.get(&operation.key());
+        if stale(index, operation, version.copied())? {
+            flagged.extend(i16::try_from(index).ok());
+        }
+    }
+    Ok(flagged)
+}
+
+/// Its operations that are judged again when the first attempt starts. FORCE is not, nor what is
+/// not sent.
+fn guards(commit: &Commit) -> Vec<Guard> {
+    wire::sent(&commit.operations)
+        .filter(|(_, operation)| operation.on_stale != OnStale::Force)
+        .filter_map(|(position, operation)| {
+            Some(Guard {
+                operation: i16::try_from(position).ok()?,
+                model: operation.model.clone(),
+                id: operation.id.clone(),
+                read_at: operation.read_at?,
+                flag: operation.on_stale == OnStale::Flag,
+            })
+        })
+        .collect()
 }
 
 /// Positions of the operations that are sent; empty when all are.
@@ -82,25 +123,26 @@ fn positions(commit: &Commit, sent: &[(usize, &Operation)]) -> Vec<i16> {
         .collect()
 }
 
-/// Stable hashes of the rows that these operations touch. Two rows that collide share a lane, which
+/// The lanes of the rows that these operations touch. Two rows that collide share a lane, which
 /// costs them parallelism and nothing else.
 fn lanes(organization: &OrganizationId, sent: &[(usize, &Operation)]) -> Vec<i64> {
     let lanes: BTreeSet<i64> = sent
         .iter()
-        .map(|(_, operation)| {
-            let mut hash = Sha256::new();
-            for part in [organization.as_str(), &operation.model, &operation.id] {
-                hash.update((part.len() as u64).to_be_bytes());
-                hash.update(part.as_bytes());
-            }
-            let digest = hash.finalize();
-            let (first, _) = digest
-                .split_first_chunk::<8>()
-                .expect("SHA-256 has 32 bytes");
-            i64::from_be_bytes(*first)
-        })
+        .map(|(_, operation)| lane(organization, &operation.model, &operation.id))
         .collect();
     lanes.into_iter().collect()
+}
+
+/// A row's lane: a stable hash of its name.
+pub fn lane(organization: &OrganizationId, model: &str, id: &str) -> i64 {
+    let mut hash = Sha256::new();
+    for part in [organization.as_str(), model, id] {
+        hash.update((part.len() as u64).to_be_bytes());
+        hash.update(part.as_bytes());
+    }
+    let digest: [u8; 32] = hash.finalize().into();
+    let first = digest.iter().take(8);
+    first.fold(0, |lane, byte| (lane << 8) | i64::from(*byte))
 }
 
 fn source_gone(source: &str) -> Refusal {
@@ -114,4 +156,12 @@ fn source_disabled(source: &str, reason: &str) -> Refusal {
     refusal
         .with("data_source", source)
         .with("state_reason", reason)
+}
+
+fn queue_too_deep(source: &Source) -> Refusal {
+    let message = "too many commits wait for the model's Data Source";
+    Refusal::new(Class::Exhausted, "queue_too_deep", message)
+        .with("data_source", &source.id)
+        .with("max_pending", source.settings.max_pending)
+        .retry_after(TOO_DEEP)
 }

@@ -1,5 +1,5 @@
 -- list_pending: a page of a source's unsettled commits after the sequence $3, in the order of
--- acceptance. Locks: none.
+-- acceptance; {filter} stands for a condition. Locks: none.
 SELECT
     inbox.sequence,
     inbox.client_tx_id,
@@ -11,12 +11,19 @@ SELECT
     inbox.last_error_class,
     inbox.last_error_message,
     inbox.last_error_status,
+    inbox.first_failed_at,
+    inbox.expires_at,
+    inbox.open_deadline,
+    inbox.may_apply_until,
+    inbox.read_back_at,
+    inbox.read_back,
     inbox.accepted_at,
     commits.participant_id,
-    commits.participant_kind
+    commits.participant_kind,
+    NULL::text AS blocked_by
 FROM inbox
 JOIN commits
     ON commits.org_id = inbox.org_id AND commits.client_tx_id = inbox.client_tx_id
-WHERE inbox.org_id = $1 AND inbox.source_id = $2 AND inbox.sequence > $3
+WHERE inbox.org_id = $1 AND inbox.source_id = $2 AND inbox.sequence > $3 AND {filter}
 ORDER BY inbox.sequence
 LIMIT $4

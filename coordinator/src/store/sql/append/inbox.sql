@@ -1,12 +1,16 @@
 -- Commits that their Data Source has yet to apply.
 INSERT INTO inbox (
     org_id, source_id, sequence, client_tx_id, commit_id, body, lanes, positions,
-    flagged, due_at, traceparent, accepted_at
+    flagged, due_at, traceparent, accepted_at, expires_at, guards, schema_version
 )
 SELECT head.org_id, new.source_id, new.sequence, new.client_tx_id, new.commit_id, new.body,
-       new.lanes::bigint[], new.positions::smallint[], new.flagged::smallint[], $3, new.traceparent, $3
+       new.lanes::bigint[], new.positions::smallint[], new.flagged::smallint[], $3, new.traceparent, $3,
+       new.expires_at, new.guards, new.schema_version
 FROM head
 CROSS JOIN unnest(
     ?::text[], ?::bigint[], ?::text[], ?::uuid[], ?::bytea[], ?::text[], ?::text[], ?::text[],
-    ?::text[]
-) AS new (source_id, sequence, client_tx_id, commit_id, body, lanes, positions, flagged, traceparent)
+    ?::text[], ?::timestamptz[], ?::text[], ?::int[]
+) AS new (
+    source_id, sequence, client_tx_id, commit_id, body, lanes, positions, flagged, traceparent,
+    expires_at, guards, schema_version
+)
