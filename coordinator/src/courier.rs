@@ -15,8 +15,13 @@
 //! is new or was left behind by a crash. An attempt that was open then is re-sent after its deadline.
 
 mod attempt;
+mod clocks;
+mod expiry;
+pub mod flight;
 pub mod lanes;
+mod pace;
 mod run;
+pub mod shares;
 mod window;
 
 use std::collections::HashMap;
@@ -25,6 +30,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use backends::data_source::client::EndpointClient;
+use backends::data_source::clock::{Clock, SystemClock};
 use futures_util::{FutureExt, StreamExt};
 use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior};
@@ -32,8 +38,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
+use self::clocks::Clocks;
 use crate::decide::{Command, Control, Reply, Source};
 use crate::domain::OrganizationId;
+use crate::feed::FeedReader;
 use crate::flush::Flushers;
 use crate::keys::KeyRing;
 use crate::schemas::SchemaCache;
@@ -41,6 +49,13 @@ use crate::store::nodes::{Orphan, Owned};
 use crate::store::{Error, Store};
 use crate::telemetry::metrics::Metrics;
 use crate::wake::Wake;
+
+use self::flight::Flight;
+use self::shares::Shares;
+
+/// Rows that waiting commits of one source may touch before its courier reads on no further: commits
+/// behind them wait, also when their own rows are free.
+pub const READ_AHEAD: usize = window::CAPACITY;
 
 /// Orphans looked up at a time.
 const CLAIM: i64 = 256;
@@ -63,6 +78,10 @@ pub struct Tools {
     pub endpoints: EndpointClient,
     /// Says when there is news.
     pub wake: Arc<Wake>,
+    /// Shared out between the node's organizations: commit requests in flight.
+    pub attempts: Shares,
+    /// The same for connections that look into inboxes.
+    pub looks: Shares,
     /// Counts.
     pub metrics: Metrics,
     /// Every task is on it.
@@ -148,17 +167,16 @@ impl Shared {
         let mut ticks = tokio::time::interval(self.lease.renewal);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut renewed = Instant::now();
+        let mut clocks = Clocks::new(self.tools.metrics.clone());
         loop {
             ticks.tick().await;
-            match self
-                .tools
-                .store
-                .renew_node(self.node, self.lease.length)
-                .await
-            {
-                Ok(()) => {
+            let asked = SystemClock.now();
+            let store = &self.tools.store;
+            match store.renew_node(self.node, self.lease.length).await {
+                Ok(told) => {
                     renewed = Instant::now();
                     self.leased.notify_one();
+                    clocks.compare(told, (asked, SystemClock.now()));
                 }
                 Err(error) if renewed.elapsed() > self.lease.length => {
                     tracing::warn!(%error, "the node's lease is over: its couriers stop");
@@ -192,6 +210,9 @@ impl Shared {
         for owned in self.tools.store.owned(self.node).await? {
             self.tell(owned);
         }
+        for (organization, source) in self.tools.store.pushed_sources(self.node).await? {
+            self.tools.wake.ring_feed(&organization, &source);
+        }
         let orphans = self.tools.store.orphans(CLAIM).await?;
         futures_util::stream::iter(orphans)
             .for_each_concurrent(CLAIMS_AT_ONCE, |orphan| self.claim(orphan))
@@ -207,6 +228,10 @@ impl Shared {
         match running.get_mut(&(organization.clone(), source.clone())) {
             Some(seen) if seen.epoch == epoch => {
                 if seen.news.as_ref() != Some(&owned) {
+                    let known = seen.news.as_ref().map(|news| news.updated_at);
+                    if known != Some(owned.updated_at) {
+                        self.tools.wake.ring_feed(&organization, &source);
+                    }
                     seen.news = Some(owned);
                     self.tools.wake.ring_source(&organization, &source);
                 }
@@ -249,14 +274,32 @@ impl Shared {
             stop: stop.clone(),
             news: None,
         };
-        if let Some(before) = self.lock().insert(key.clone(), seen) {
-            before.stop.cancel();
-        }
-        let courier = run::Courier::new(self.tools.clone(), key.clone(), epoch, self.node);
+        let running = {
+            let mut running = self.lock();
+            if let Some(before) = running.insert(key.clone(), seen) {
+                before.stop.cancel();
+            }
+            running.len()
+        };
+        let flight = Arc::new(Flight::default());
+        let owner = (epoch, self.node);
+        let feed = FeedReader::new(self.tools.clone(), key.clone(), owner, &flight);
+        let courier = run::Courier::new(self.tools.clone(), key.clone(), owner, flight);
         let shared = Arc::clone(self);
         self.tools.tasks.spawn(async move {
-            let run = AssertUnwindSafe(courier.run(stop.clone()));
-            if run.catch_unwind().await.is_err() {
+            // Either ends when the source is another's, and then so does the other.
+            let delivers = async {
+                let run = AssertUnwindSafe(courier.run(stop.clone())).catch_unwind();
+                let end = run.await;
+                stop.cancel();
+                end
+            };
+            let reads = async {
+                feed.run(&stop, running).await;
+                stop.cancel();
+            };
+            let (end, ()) = tokio::join!(delivers, reads);
+            if end.is_err() {
                 tracing::error!(
                     source.id = key.1,
                     "a courier was ended by a panic; it starts anew"

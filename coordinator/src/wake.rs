@@ -1,6 +1,9 @@
 //! Wakes those who wait for something that an append brought: hints, never facts. Whoever is woken
 //! looks in the database, and looks now and then without being woken.
 
+mod news;
+pub mod signals;
+
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -8,12 +11,16 @@ use tokio::sync::watch;
 
 use crate::decide::Append;
 use crate::domain::OrganizationId;
+use news::News;
 
 /// Who waits on this node, and for what.
 #[derive(Debug, Default)]
 pub struct Wake {
     commits: Waiting,
     sources: Waiting,
+    feeds: Waiting,
+    logs: Waiting,
+    news: News,
 }
 
 impl Wake {
@@ -32,8 +39,42 @@ impl Wake {
         self.sources.ring(organization, source);
     }
 
-    /// Wakes whoever waits for what this append brought.
+    /// Waits for something to do for the reader of a source's feed: settings that changed, pushed
+    /// events.
+    pub fn feed(&self, organization: &OrganizationId, source: &str) -> Waiter<'_> {
+        self.feeds.join(organization, source)
+    }
+
+    /// Wakes the reader of a source's feed.
+    pub fn ring_feed(&self, organization: &OrganizationId, source: &str) {
+        self.feeds.ring(organization, source);
+    }
+
+    /// Waits for an organization's log to grow.
+    pub fn log(&self, organization: &OrganizationId) -> Waiter<'_> {
+        self.logs.join(organization, "")
+    }
+
+    /// Wakes whoever follows a log.
+    pub fn ring_log(&self, organization: &OrganizationId) {
+        self.logs.ring(organization, "");
+    }
+
+    /// Wakes everybody: nobody knows what they missed.
+    pub fn ring_all(&self) {
+        for waiting in [&self.commits, &self.sources, &self.feeds, &self.logs] {
+            for bell in waiting.bells().values() {
+                bell.send_replace(());
+            }
+        }
+    }
+
+    /// Wakes whoever waits for what this append brought, and lets other nodes hear of it.
     pub fn appended(&self, organization: &OrganizationId, append: &Append) {
+        if !append.deltas.is_empty() {
+            self.ring_log(organization);
+        }
+        self.news.gather(organization, append);
         for client_tx_id in append.settled.keys() {
             self.commits.ring(organization, client_tx_id);
         }
@@ -47,10 +88,18 @@ impl Wake {
         for (source, (_, settings_changed)) in &append.sources {
             if *settings_changed {
                 self.sources.ring(organization, source);
+                self.feeds.ring(organization, source);
             }
+        }
+        for action in &append.actions {
+            self.sources.ring(organization, &action.source);
         }
         for source in &append.sources_removed {
             self.sources.ring(organization, source);
+            self.feeds.ring(organization, source);
+        }
+        if append.schema.is_some() {
+            self.feeds.ring_all(organization);
         }
     }
 }
@@ -83,6 +132,14 @@ impl Waiting {
         let key = (organization.clone(), name.to_owned());
         let bells = self.bells();
         if let Some(bell) = bells.get(&key) {
+            bell.send_replace(());
+        }
+    }
+
+    fn ring_all(&self, organization: &OrganizationId) {
+        let bells = self.bells();
+        let theirs = bells.iter().filter(|((whose, _), _)| whose == organization);
+        for (_, bell) in theirs {
             bell.send_replace(());
         }
     }

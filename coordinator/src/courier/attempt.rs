@@ -1,23 +1,32 @@
 //! One attempt: recorded, sent, classified, settled.
 
+mod canonical;
+mod read_back;
+mod verdict;
+
+use std::sync::Arc;
 use std::time::Duration;
 
-use backends::data_source::classify;
+use backends::data_source::classify::Outcome;
 use backends::data_source::client::Request;
 use backends::data_source::endpoint::EndpointUrl;
 use backends::data_source::excerpt::excerpt;
 use backends::data_source::exchange::{Exchange, FailureClass};
 use backends::data_source::sign::SigningKey;
 use backends::data_source::wire::{self, RequestKind};
+use backends::operation::Operation;
 use tokio::time::Instant;
 use tracing::{Instrument, Span};
 use uuid::Uuid;
 
+use self::verdict::Case;
 use super::Tools;
-use crate::admit::Backing;
-use crate::decide::{Command, InboxEntry, NotStartable, Reply, Settle, Source, Start, Started};
+use super::flight::Flying;
+use crate::admit::{Backing, Schema};
+use crate::decide::{
+    Command, Expire, InboxEntry, NotStartable, Reply, Settle, Source, Start, Started, Terms, lane,
+};
 use crate::domain::OrganizationId;
-use crate::refusal::Refusal;
 use crate::store::Error;
 use crate::telemetry::trace;
 
@@ -33,6 +42,21 @@ pub(super) struct Attempt {
     pub(super) epoch: i64,
     pub(super) node: Uuid,
     pub(super) sequence: i64,
+    /// What it rests on; nothing, for most commits.
+    pub(super) terms: Option<Arc<Terms>>,
+    /// Of the inbox that it was chosen from.
+    pub(super) revision: i64,
+    /// Gives the commit's rows free when the attempt has ended; none for what is not sent.
+    pub(super) flying: Option<Flying>,
+}
+
+/// What an attempt is made and judged with.
+struct Equipment {
+    keys: Arc<[SigningKey]>,
+    /// The active schema; none while there is none.
+    schema: Option<Arc<Schema>>,
+    /// Models whose rows the source holds.
+    models: Vec<String>,
 }
 
 /// What became of it.
@@ -41,6 +65,8 @@ pub(super) enum End {
     Settled(Option<Box<InboxEntry>>, Box<Source>),
     /// It was not to be made now.
     NotStarted(NotStartable),
+    /// The commit's time was said to be over; none when the database was away.
+    Expired(Option<NotStartable>),
     /// The source has another owner.
     Fenced,
     /// The database was away, or no key was there, before anything left.
@@ -50,21 +76,7 @@ pub(super) enum End {
 impl Attempt {
     /// Makes the attempt. Ends only when its outcome is durable, or another node's business.
     pub(super) async fn run(self) -> End {
-        let keys = match self.tools.keys.signing_keys(&self.organization).await {
-            Ok(keys) if keys.is_empty() => {
-                tracing::warn!(
-                    source.id = self.source,
-                    "no live key signs: nothing is sent"
-                );
-                return End::Unavailable;
-            }
-            Ok(keys) => keys,
-            Err(error) => {
-                tracing::warn!(%error, "the signing keys could not be read");
-                return End::Unavailable;
-            }
-        };
-        let Ok(models) = self.models().await else {
+        let Some(equipment) = self.equipment().await else {
             return End::Unavailable;
         };
         let asked = Instant::now();
@@ -78,9 +90,58 @@ impl Attempt {
         // The recorded deadline counts from some moment after we asked: no byte leaves after it, even
         // if this process was frozen in between.
         let left = started.timeout.saturating_sub(asked.elapsed());
-        self.deliver(&started, (&keys, &models), left)
+        self.deliver(&started, &equipment, left)
             .instrument(span)
             .await
+    }
+
+    /// Has the commit rejected, which is not sent: its time is over.
+    pub(super) async fn expire(self) -> End {
+        let Some(terms) = &self.terms else {
+            return End::Expired(Some(NotStartable::Finished));
+        };
+        let expire = Command::Expire(Expire {
+            source: self.source.clone(),
+            epoch: self.epoch,
+            sequence: self.sequence,
+            client_tx_id: terms.client_tx_id.clone(),
+        });
+        match self.tools.flushers.submit(&self.organization, expire).await {
+            Ok(Reply::NotStartable(why)) => End::Expired(Some(why)),
+            Ok(_) | Err(_) => End::Expired(None),
+        }
+    }
+
+    /// What is needed before an attempt is recorded; none when it is not to be had now.
+    async fn equipment(&self) -> Option<Equipment> {
+        let keys = match self.tools.keys.signing_keys(&self.organization).await {
+            Ok(keys) if keys.is_empty() => {
+                tracing::warn!(
+                    source.id = self.source,
+                    "no live key signs: nothing is sent"
+                );
+                return None;
+            }
+            Ok(keys) => keys,
+            Err(error) => {
+                tracing::warn!(%error, "the signing keys could not be read");
+                return None;
+            }
+        };
+        let schema = self.tools.schemas.latest(&self.organization).await.ok()?;
+        let held = Backing::Source(self.source.clone());
+        let models = schema.as_ref().map_or_else(Vec::new, |schema| {
+            let models = schema
+                .models
+                .iter()
+                .filter(|(_, model)| model.backing == held);
+            models.map(|(name, _)| name.clone()).collect()
+        });
+        Some(Equipment {
+            keys,
+            schema,
+            models,
+        })
     }
 
     /// An attempt's span: the first belongs to the trace of the call that brought the commit; later
@@ -103,16 +164,19 @@ impl Attempt {
     }
 
     /// Sends, and settles until the outcome is durable: only this node knows the answer.
-    async fn deliver(
-        &self,
-        started: &Started,
-        (keys, models): (&[SigningKey], &[String]),
-        left: Duration,
-    ) -> End {
-        let exchange = self.send(started, keys, left).await;
+    async fn deliver(&self, started: &Started, equipment: &Equipment, left: Duration) -> End {
+        let begun = Instant::now();
+        let case = Case::new(&self.tools, &self.organization, (started, equipment));
+        // Half of the time at most: the commit is sent all the same.
+        let looked = case.look_first(left / 2).await;
+        let left = left.saturating_sub(begun.elapsed());
+        let exchange = self.send(started, &equipment.keys, left).await;
+        let verdict = case.judge(&exchange).await;
         let settle = Settle {
             never_left: left.is_zero(),
-            ..self.verdict(started, &exchange, models)
+            rows: case.operations.iter().map(Operation::key).collect(),
+            read_back: verdict.read_back.or(looked).map(Box::new),
+            ..self.record(started, &exchange, verdict.outcome)
         };
         let outcome = settle.outcome.as_str();
         self.tools.metrics.attempt(outcome, exchange.elapsed);
@@ -121,10 +185,20 @@ impl Attempt {
             http.status = exchange.status,
             "attempt ended: {outcome}"
         );
+        let end = self.settle(settle).await;
+        if let End::Settled(entry, _) = &end {
+            self.landed(started, entry.is_none());
+        }
+        end
+    }
+
+    async fn settle(&self, settle: Settle) -> End {
         loop {
             let settle = Command::Settle(settle.clone());
             match self.tools.flushers.submit(&self.organization, settle).await {
-                Ok(Reply::Settled(entry, source)) => return End::Settled(entry, source),
+                Ok(Reply::Settled(entry, source)) => {
+                    return End::Settled(entry, source);
+                }
                 Ok(_) => {
                     tracing::warn!("fenced: an answer came after the source had changed hands");
                     return End::Fenced;
@@ -137,17 +211,18 @@ impl Attempt {
         }
     }
 
-    /// The models whose rows the source holds.
-    async fn models(&self) -> Result<Vec<String>, Refusal> {
-        let schema = self.tools.schemas.latest(&self.organization).await?;
-        let held = Backing::Source(self.source.clone());
-        Ok(schema.map_or_else(Vec::new, |schema| {
-            let models = schema
-                .models
-                .iter()
-                .filter(|(_, model)| model.backing == held);
-            models.map(|(name, _)| name.clone()).collect()
-        }))
+    /// A commit that was sent before may have taken effect before an event that came in between: what
+    /// the endpoint answered for its rows may then be older than they are.
+    fn landed(&self, started: &Started, finished: bool) {
+        let Some(flying) = &self.flying else {
+            return;
+        };
+        flying.landed(started.number, finished, || {
+            let sent = wire::operations(&started.body).unwrap_or_default();
+            let rows = sent.iter().map(Operation::key);
+            rows.map(|row| (lane(&self.organization, &row.model, &row.id), row))
+                .collect()
+        });
     }
 
     async fn start(&self) -> Result<Reply, Error> {
@@ -156,6 +231,8 @@ impl Attempt {
             epoch: self.epoch,
             sequence: self.sequence,
             node: self.node,
+            terms: self.terms.clone(),
+            revision: self.revision,
         };
         self.tools
             .flushers
@@ -191,10 +268,7 @@ impl Attempt {
         self.tools.endpoints.send(request).await
     }
 
-    fn verdict(&self, started: &Started, exchange: &Exchange, models: &[String]) -> Settle {
-        let operations =
-            wire::operations(&started.body).expect("the inbox holds bodies that we wrote");
-        let outcome = classify::commit_outcome(exchange, &operations, models);
+    fn record(&self, started: &Started, exchange: &Exchange, outcome: Outcome) -> Settle {
         Settle {
             source: self.source.clone(),
             epoch: self.epoch,
@@ -204,14 +278,18 @@ impl Attempt {
             duration: exchange.elapsed,
             http_status: exchange.status,
             url: started.url.clone(),
+            trigger: started.trigger,
             outcome,
             may_still_apply: !exchange.cannot_apply(),
             excerpt: exchange
                 .status
                 .filter(|status| *status != 200)
                 .map(|_| excerpt(&exchange.body)),
+            rows: Vec::new(),
+            read_back: None,
             never_left: false,
             jitter: rand::random(),
+            certificate_expires_at: exchange.certificate_expires_at.map(Into::into),
         }
     }
 }

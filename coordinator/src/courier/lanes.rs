@@ -2,7 +2,7 @@
 //!
 //! A lane is a row, by hash. A commit stands in the lane of every row that it touches, behind the
 //! commits that were accepted before it, and is runnable while it is first in all of them. Commits
-//! stand in every lane in the order of their sequence, so no two can wait for each other.
+//! stand in every lane in the order in which they joined, so no two can wait for each other.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -23,15 +23,11 @@ struct Standing {
 
 impl Lanes {
     /// Puts a commit behind all that stand in its lanes; whether it is runnable. Sequences come in
-    /// ascending order, and each lane once.
+    /// ascending order but for commits that come back, and each lane once.
     pub fn join(&mut self, sequence: i64, lanes: Vec<i64>) -> bool {
         let mut blocked = 0;
         for lane in &lanes {
             let queue = self.queues.entry(*lane).or_default();
-            debug_assert!(
-                queue.back().is_none_or(|last| *last < sequence),
-                "out of order"
-            );
             blocked += usize::from(!queue.is_empty());
             queue.push_back(sequence);
         }
@@ -69,6 +65,12 @@ impl Lanes {
         let standing = self.commits.get_mut(&sequence)?;
         standing.blocked -= 1;
         (standing.blocked == 0).then_some(sequence)
+    }
+
+    /// The lanes that a commit stands in.
+    pub fn of(&self, sequence: i64) -> &[i64] {
+        let standing = self.commits.get(&sequence);
+        standing.map_or(&[], |standing| &standing.lanes)
     }
 
     /// Whether a commit stands here.

@@ -12,9 +12,12 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::Tools;
-use super::attempt::{self, End};
+use super::attempt::{Attempt, End};
+use super::flight::Flight;
+use super::pace::Pace;
+use super::shares::{Share, Turn};
 use super::window::Window;
-use crate::decide::{InboxEntry, NotStartable, Source};
+use crate::decide::{InboxEntry, NotStartable, Recovery, Source};
 use crate::domain::{OrganizationId, SourceState};
 use crate::store::Error;
 
@@ -22,33 +25,49 @@ use crate::store::Error;
 const READ_AHEAD: i64 = 1_000;
 
 /// How long a courier waits before it looks again after the database was away, or no key signs.
-const PAUSE: Duration = Duration::from_millis(500);
+pub(super) const PAUSE: Duration = Duration::from_millis(500);
+
+/// A courier looks again after so long although nothing happened.
+const LONGEST_SLEEP: Duration = Duration::from_mins(1);
+
+/// And not before.
+const SHORTEST_SLEEP: Duration = Duration::from_millis(1);
+
+/// How long a commit waits before it is looked whether an event of its row was taken in.
+const EVENT_PAUSE: Duration = Duration::from_millis(20);
 
 /// Delivers one source's commits.
 pub(super) struct Courier {
-    tools: Tools,
+    pub(super) tools: Tools,
     organization: OrganizationId,
     source: String,
     epoch: i64,
     node: Uuid,
-    window: Window,
-    standing: Standing,
+    pub(super) window: Window,
+    flight: Arc<Flight>,
+    pub(super) standing: Standing,
+    pace: Pace,
+    /// This organization's shares of the node's requests in flight.
+    turn: Turn,
     in_flight: usize,
+    /// Commits that are being rejected because their time is over.
+    pub(super) expiring: usize,
     /// The database's clock at an instant of ours.
     clock: (OffsetDateTime, Instant),
     /// The inbox may hold commits that the window has not seen.
-    stale: bool,
+    pub(super) stale: bool,
 }
 
 /// How the source stands, as far as this courier knows.
 #[derive(Debug)]
-struct Standing {
-    state: SourceState,
+pub(super) struct Standing {
+    pub(super) state: SourceState,
     cap: usize,
-    /// Below the cap: halved by a failure, doubled by a success, one while the source fails.
+    /// Below the cap: halved by a failure of a source that struggles, doubled by a success, one while
+    /// the source fails.
     ramp: usize,
     backoff_until: Option<OffsetDateTime>,
-    recovered_at: Option<OffsetDateTime>,
+    recovery: Option<Recovery>,
     /// Attempts that were settled when the source stood so.
     settled: i64,
 }
@@ -56,7 +75,7 @@ struct Standing {
 impl Standing {
     /// From when on commits may leave; never while the source is disabled.
     fn opens(&self) -> Option<OffsetDateTime> {
-        let open = self.state != SourceState::Disabled;
+        let open = !matches!(self.state, SourceState::Disabled | SourceState::Paused);
         open.then(|| self.backoff_until.unwrap_or(OffsetDateTime::UNIX_EPOCH))
     }
 
@@ -64,7 +83,9 @@ impl Standing {
     fn allowed(&self) -> usize {
         match self.state {
             SourceState::Failing => 1,
-            SourceState::Enabled | SourceState::Disabled => self.cap.min(self.ramp),
+            SourceState::Enabled | SourceState::Paused | SourceState::Disabled => {
+                self.cap.min(self.ramp)
+            }
         }
     }
 }
@@ -73,25 +94,29 @@ impl Courier {
     pub(super) fn new(
         tools: Tools,
         (organization, source): (OrganizationId, String),
-        epoch: i64,
-        node: Uuid,
+        (epoch, node): (i64, Uuid),
+        flight: Arc<Flight>,
     ) -> Self {
         Self {
+            turn: Turn::new(tools.attempts.clone(), organization.clone()),
+            pace: Pace::new(),
             tools,
             organization,
             source,
             epoch,
             node,
             window: Window::default(),
+            flight,
             standing: Standing {
                 state: SourceState::Disabled,
                 cap: 1,
                 ramp: usize::MAX,
                 backoff_until: None,
-                recovered_at: None,
+                recovery: None,
                 settled: -1,
             },
             in_flight: 0,
+            expiring: 0,
             clock: (OffsetDateTime::UNIX_EPOCH, Instant::now()),
             stale: true,
         }
@@ -115,26 +140,28 @@ impl Courier {
                 }
             }
             self.window.release(self.now());
+            self.expire_what_is_over(&ends);
             self.start_what_may(&ends);
+            let next = self.next();
             tokio::select! {
                 () = stop.cancelled() => break,
                 () = waiter.rung() => self.stale = true,
+                () = self.turn.come() => {}
                 Some((sequence, end)) = ended.recv() => {
                     if !self.take(sequence, end) {
                         break;
                     }
                 }
-                () = tokio::time::sleep_until(self.next()) => {}
+                () = tokio::time::sleep_until(next) => {}
             }
         }
         drop(ends);
-        while self.in_flight > 0 && ended.recv().await.is_some() {
-            self.in_flight -= 1;
-        }
+        self.turn.pass();
+        while ended.recv().await.is_some() {}
     }
 
     /// The time of the database.
-    fn now(&self) -> OffsetDateTime {
+    pub(super) fn now(&self) -> OffsetDateTime {
         self.clock.0 + self.clock.1.elapsed()
     }
 
@@ -148,6 +175,7 @@ impl Courier {
             } else {
                 0
             };
+            let _look = self.tools.looks.take(&self.organization).await;
             let asked = Instant::now();
             let read = self
                 .tools
@@ -161,19 +189,38 @@ impl Courier {
                 return Ok(false);
             }
             self.clock = (read.now, asked);
+            if self.window.revision != read.inbox_revision {
+                self.window.renew(read.inbox_revision);
+                if after > 0 {
+                    continue;
+                }
+            }
             self.standing.state = read.state;
+            if read.state == SourceState::Failing {
+                self.standing.ramp = 1;
+            }
             self.standing.cap = read.max_in_flight;
+            self.pace.limit(read.max_per_second);
             self.standing.backoff_until = read.backoff_until;
-            self.recovered(read.recovered_at);
+            self.recovered(read.recovery);
             self.standing.settled = read.settled;
+            for entry in &read.entries {
+                let until = entry.open_until;
+                if let Some(until) = until.filter(|_| !self.window.is_out(entry.sequence)) {
+                    let left = Duration::try_from(until - read.now).unwrap_or_default();
+                    self.flight.linger(&entry.lanes, Instant::now() + left);
+                }
+            }
             let full = i64::try_from(read.entries.len()).is_ok_and(|count| count == limit);
-            self.window.extend(read.entries, read.recovered_at);
+            self.window.extend(read.entries, read.recovery);
             if limit == 0 {
+                self.flight.open();
                 return Ok(true);
             }
             if !full {
                 self.window.seen = self.window.seen.max(read.inbox_sequence);
                 self.stale = false;
+                self.flight.open();
                 return Ok(true);
             }
         }
@@ -181,72 +228,147 @@ impl Courier {
 
     fn start_what_may(&mut self, ends: &mpsc::UnboundedSender<(i64, End)>) {
         let now = self.now();
-        let standing = &self.standing;
-        if standing.opens().is_none_or(|opens| opens > now) {
-            return;
+        let mut kept = Vec::new();
+        loop {
+            let asked = self.may_start_asked(now);
+            if !asked && !self.may_start(now) {
+                break;
+            }
+            let Some(share) = self.turn.take() else {
+                break;
+            };
+            let sequence = match self.standing.state {
+                _ if asked => self.window.pop_asked(now),
+                SourceState::Failing => self.window.probe(now),
+                _ => self.window.pop(now),
+            };
+            let Some(sequence) = sequence else {
+                break;
+            };
+            if self.start(sequence, share, ends.clone()) {
+                self.pace.spend(Instant::now());
+            } else {
+                kept.push(sequence);
+            }
         }
-        let allowed = standing.allowed();
-        while self.in_flight < allowed {
-            let Some(sequence) = self.window.pop(now) else {
-                return;
-            };
-            self.in_flight += 1;
-            let attempt = attempt::Attempt {
-                tools: self.tools.clone(),
-                organization: self.organization.clone(),
-                source: self.source.clone(),
-                epoch: self.epoch,
-                node: self.node,
-                sequence,
-            };
-            let ends = ends.clone();
-            self.tools.tasks.spawn(async move {
-                let run = AssertUnwindSafe(attempt.run()).catch_unwind();
-                let end = run.await.unwrap_or(End::Unavailable);
-                // A courier that is gone has nothing to do with the end: it is durable.
-                drop(ends.send((sequence, end)));
-            });
+        for sequence in kept {
+            self.window.wait(sequence, now + EVENT_PAUSE);
+        }
+        if !self.may_start(now) && !self.may_start_asked(now) {
+            self.turn.pass();
+        }
+    }
+
+    /// Whether a commit is due, and nothing but a share of the node's requests is in its way.
+    fn may_start(&self, now: OffsetDateTime) -> bool {
+        self.in_flight < self.standing.allowed()
+            && self.standing.opens().is_some_and(|opens| opens <= now)
+            && self.window.is_due(now)
+            && self.pace.wait(Instant::now()).is_zero()
+    }
+
+    /// The same of one that somebody asked for: it waits for no back-off.
+    fn may_start_asked(&self, now: OffsetDateTime) -> bool {
+        self.has_room_for_asked()
+            && self.window.next_asked().is_some_and(|due| due <= now)
+            && self.pace.wait(Instant::now()).is_zero()
+    }
+
+    fn has_room_for_asked(&self) -> bool {
+        self.standing.opens().is_some() && self.in_flight < self.standing.cap
+    }
+
+    /// Makes an attempt; `false` while an event of one of the commit's rows is taken in.
+    fn start(
+        &mut self,
+        sequence: i64,
+        share: Share,
+        ends: mpsc::UnboundedSender<(i64, End)>,
+    ) -> bool {
+        let lanes = self.window.lanes(sequence).to_vec();
+        let flying = Flight::depart(&self.flight, sequence, lanes);
+        if flying.is_none() {
+            return false;
+        }
+        self.in_flight += 1;
+        let attempt = Attempt {
+            flying,
+            ..self.attempt(sequence)
+        };
+        self.tools.tasks.spawn(async move {
+            let run = AssertUnwindSafe(attempt.run()).catch_unwind();
+            let end = run.await.unwrap_or(End::Unavailable);
+            drop(share);
+            // A courier that is gone has nothing to do with the end: it is durable.
+            drop(ends.send((sequence, end)));
+        });
+        true
+    }
+
+    pub(super) fn attempt(&self, sequence: i64) -> Attempt {
+        Attempt {
+            tools: self.tools.clone(),
+            organization: self.organization.clone(),
+            source: self.source.clone(),
+            epoch: self.epoch,
+            node: self.node,
+            sequence,
+            terms: self.window.terms(sequence),
+            revision: self.window.revision,
+            flying: None,
         }
     }
 
     /// When to look again although nothing happened.
     fn next(&self) -> Instant {
         let now = self.now();
-        let free = self.in_flight < self.standing.allowed();
+        let free = self.in_flight < self.standing.allowed() && !self.turn.waits();
         let due = self.window.next().filter(|_| free);
         let due = due.zip(self.standing.opens());
-        let wait = due.map_or(Duration::from_mins(1), |(due, opens)| {
-            Duration::try_from(due.max(opens) - now).unwrap_or_default()
+        let due = due.map(|(due, opens)| due.max(opens));
+        let asked = self.window.next_asked();
+        let asked = asked.filter(|_| self.has_room_for_asked() && !self.turn.waits());
+        let next = due.into_iter().chain(asked).chain(self.next_expiry()).min();
+        let wait = next.map_or(LONGEST_SLEEP, |next| {
+            Duration::try_from(next - now).unwrap_or_default()
         });
+        let soonest = Instant::now();
         // The window was read some time ago, so "due" may be a moment past: never spin on it.
-        Instant::now()
-            + wait
-                .max(Duration::from_millis(1))
-                .min(Duration::from_mins(1))
+        let wait = wait.max(self.pace.wait(soonest)).max(SHORTEST_SLEEP);
+        soonest + wait.min(LONGEST_SLEEP)
     }
 
     /// Moves on after an attempt; `false` when the source is another's.
     fn take(&mut self, sequence: i64, end: End) -> bool {
-        self.in_flight -= 1;
+        if !matches!(end, End::Expired(_)) {
+            self.in_flight -= 1;
+        }
         match end {
             End::Settled(entry, source) => {
+                let revision = source.inbox_revision;
                 self.stand(&source);
                 self.settled(sequence, entry.as_deref());
+                if revision < self.window.revision {
+                    // It was decided before what the window shows: the inbox is read anew.
+                    self.window.revision = revision;
+                    self.stale = true;
+                }
             }
             End::NotStarted(NotStartable::Finished) => self.window.finish(sequence),
             End::NotStarted(NotStartable::Until(until)) => {
-                self.window.wait(sequence, until, None);
+                self.window.wait(sequence, until);
                 self.stale = true;
             }
-            End::NotStarted(NotStartable::Disabled) => {
+            End::NotStarted(NotStartable::Disabled | NotStartable::Reread) => {
                 self.stale = true;
                 let now = self.now();
-                self.window.wait(sequence, now, None);
+                self.window.wait(sequence, now);
             }
+            End::Expired(end) => self.expired(sequence, end),
             End::Fenced => return false,
             End::Unavailable => {
                 let later = self.now() + PAUSE;
-                self.window.wait(sequence, later, None);
+                self.window.wait(sequence, later);
             }
         }
         true
@@ -260,9 +382,11 @@ impl Courier {
                 _ => self.window.finish(sequence),
             },
             Some(entry) => {
-                let recovered_at = self.standing.recovered_at;
-                let failed = entry.failed_at.map(|failed_at| (failed_at, recovered_at));
-                self.window.wait(sequence, entry.due_at, failed);
+                let failed = (entry.due_at, entry.failed_at);
+                self.window.ask(sequence, entry.next_cause.is_some());
+                self.window
+                    .wait_again(sequence, failed, self.standing.recovery);
+                self.put_off(entry);
             }
         }
         if !self.window.has_room() {
@@ -283,17 +407,19 @@ impl Courier {
         self.standing.ramp = match source.state {
             SourceState::Failing => 1,
             _ if source.consecutive_failures == 0 => allowed.saturating_mul(2),
-            _ => (allowed / 2).max(1),
+            _ if source.struggles() => (allowed / 2).max(1),
+            _ => self.standing.ramp,
         };
-        self.recovered(source.recovered_at);
+        self.recovered(source.recovery());
     }
 
-    /// What failed before the source came back is due at once.
-    fn recovered(&mut self, recovered_at: Option<OffsetDateTime>) {
-        if recovered_at > self.standing.recovered_at {
-            self.standing.recovered_at = recovered_at;
-            if let Some(recovered_at) = recovered_at {
-                self.window.recover(recovered_at);
+    /// What failed in the spell that the source came out of is due at once.
+    fn recovered(&mut self, recovery: Option<Recovery>) {
+        let at = |recovery: Option<Recovery>| recovery.map(|it| it.at);
+        if at(recovery) > at(self.standing.recovery) {
+            self.standing.recovery = recovery;
+            if let Some(recovery) = recovery {
+                self.window.recover(recovery);
             }
         }
     }
@@ -311,7 +437,7 @@ mod tests {
             cap: 1,
             ramp: 1,
             backoff_until,
-            recovered_at: None,
+            recovery: None,
             settled: 0,
         };
         let failing = SourceState::Failing;

@@ -1,0 +1,24 @@
+//! Whether the rows that an endpoint answers with are rows of their models.
+
+use backends::operation::Change;
+use serde_json::Value;
+
+use crate::admit::Schema;
+
+/// Why a row of an answer is none of its model, if one is. It quotes no value.
+pub(super) fn misfit(changes: &[Change], schema: Option<&Schema>) -> Option<String> {
+    let schema = schema?;
+    changes.iter().find_map(|change| {
+        let Some(Value::Object(row)) = &change.row else {
+            return None;
+        };
+        let fault = schema.model(&change.model)?.check_held(row).err()?;
+        let place = change
+            .operation
+            .map_or_else(|| change.model.clone(), |at| format!("operation {at}"));
+        Some(format!(
+            "the row of {place} breaks its model: {}: {}",
+            fault.field, fault.rule
+        ))
+    })
+}

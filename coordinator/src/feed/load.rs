@@ -1,0 +1,203 @@
+//! Rows as the source holds them: where nobody can tell which of two changes came last.
+
+use std::collections::HashMap;
+
+use backends::data_source::classify::{ReadFault, ReadFaultKind, load_outcome};
+use backends::data_source::wire::{self, Row, load_body};
+use backends::operation::{Change, OperationKind, RowKey};
+use futures_util::StreamExt;
+use serde_json::Value;
+
+use super::judge::Judge;
+use super::record::failure;
+use super::take::{Terms, row_of};
+use super::{FeedReader, Trouble};
+use crate::admit::Schema;
+use crate::decide::{ExternalEvent, Misfit, Step, lane};
+use crate::domain::RequestKind;
+use crate::store::source_requests::LastRequests;
+
+/// Loads of rows in flight.
+const LOADS: usize = 8;
+
+/// Times in a row that rows cannot be loaded, after which events are taken at their word.
+const LOAD_TRIES: u32 = 3;
+
+impl FeedReader {
+    /// The row as the source holds it.
+    async fn load(&self, row: &RowKey) -> Result<Result<Option<Row>, ReadFault>, Trouble> {
+        let body = load_body(&row.model, &row.id, &self.scope());
+        let exchange = self.ask(wire::RequestKind::Load, body).await?;
+        let loaded = load_outcome(&exchange, &row.id);
+        let last = match &loaded {
+            Ok(_) => LastRequests {
+                succeeded: true,
+                failed: None,
+            },
+            Err(fault) => failure(
+                &fault.class,
+                &fault.message,
+                exchange.status.map_or(0, i32::from),
+            ),
+        };
+        self.record(RequestKind::Load, last).await?;
+        Ok(loaded)
+    }
+
+    /// Gives the last event of each row what the source holds now.
+    pub(super) async fn load_rows(
+        &mut self,
+        events: &mut [ExternalEvent],
+        schema: Option<&Schema>,
+    ) -> Result<(), Trouble> {
+        let mut last: HashMap<RowKey, usize> = HashMap::new();
+        for (place, event) in events.iter().enumerate() {
+            if let Ok(change) = &event.change {
+                last.insert(row_of(change), place);
+            }
+        }
+        let reader = &*self;
+        let loads = last.into_iter().map(|(row, place)| async move {
+            let loaded = reader.load(&row).await;
+            loaded.map(|loaded| (row, place, loaded))
+        });
+        let loads: Vec<_> = futures_util::stream::iter(loads)
+            .buffer_unordered(LOADS)
+            .collect()
+            .await;
+        for load in loads {
+            let (row, place, loaded) = load?;
+            match loaded {
+                Ok(found) => {
+                    let of_it = |event: &ExternalEvent| {
+                        event
+                            .change
+                            .as_ref()
+                            .is_ok_and(|change| row_of(change) == row)
+                    };
+                    for (at, event) in events.iter_mut().enumerate() {
+                        if at == place || (event.bare && of_it(event)) {
+                            self.supply(event, &row, found.clone(), schema);
+                        }
+                    }
+                }
+                Err(fault)
+                    if fault.kind == ReadFaultKind::Unavailable && self.unloaded < LOAD_TRIES =>
+                {
+                    self.unloaded += 1;
+                    return Err(Trouble::Endpoint(None));
+                }
+                Err(fault) => {
+                    let error = fault.message;
+                    tracing::warn!(source.id = self.source, error, "a row was not loaded");
+                    without_row(&mut events[place]);
+                }
+            }
+        }
+        self.unloaded = 0;
+        for event in events {
+            if event.bare && !event.loaded {
+                without_row(event);
+            }
+            event.loaded = true;
+        }
+        Ok(())
+    }
+
+    /// The event's row is this one now; none when it is gone.
+    fn supply(
+        &self,
+        event: &mut ExternalEvent,
+        row: &RowKey,
+        found: Option<Row>,
+        schema: Option<&Schema>,
+    ) {
+        let judge = Judge {
+            organization: &self.organization,
+            source: &self.source,
+            schema,
+        };
+        let Ok(change) = &mut event.change else {
+            return;
+        };
+        let Some(found) = found else {
+            (change.kind, change.row) = (OperationKind::Delete, None);
+            event.loaded = true;
+            return;
+        };
+        match judge.row(&row.model, &row.id, found) {
+            Ok(found) => {
+                if change.kind == OperationKind::Delete {
+                    change.kind = OperationKind::Update;
+                }
+                change.row = Some(Value::Object(found));
+                event.loaded = true;
+            }
+            Err((reason, message)) => {
+                event.change = Err(Misfit {
+                    reason,
+                    message: format!("the row, as it was loaded: {message}"),
+                    event: format!("{}/{}", row.model, row.id),
+                });
+            }
+        }
+    }
+
+    /// Reads rows again that commits in doubt may have left older in the log than they are.
+    pub(super) async fn reread(&mut self) -> Result<(), Trouble> {
+        let rows = self.flight.rereads();
+        let follows = self.feed.as_ref().is_some_and(|feed| feed.taken > 0);
+        if rows.is_empty() || !follows {
+            return Ok(());
+        }
+        let schema = self.tools.schemas.latest(&self.organization).await?;
+        let terms = Terms {
+            schema_version: schema.as_ref().map_or(0, |schema| schema.version),
+            behind: false,
+            floor: 0,
+            step: Step::Stay,
+            caught_up: false,
+        };
+        let again = rows.clone().into_iter().map(|row| ExternalEvent {
+            id: None,
+            lane: lane(&self.organization, &row.model, &row.id),
+            change: Ok(Change {
+                operation: None,
+                kind: OperationKind::Update,
+                model: row.model,
+                id: row.id,
+                row: None,
+                transaction_id: None,
+            }),
+            bare: true,
+            loaded: false,
+            echoes: Vec::new(),
+            again: false,
+            known: None,
+            pushed: None,
+        });
+        let read = self
+            .events(again.collect(), &terms, schema.as_deref())
+            .await;
+        if !matches!(read, Ok(Ok(_))) {
+            self.flight.read_again(rows);
+        }
+        read.map(drop)
+    }
+}
+
+/// An event without the row that it needs cannot be taken in; one that has a row is taken at its word.
+fn without_row(event: &mut ExternalEvent) {
+    if !event.bare {
+        event.loaded = true;
+        return;
+    }
+    let row = event.change.as_ref().map(row_of);
+    if let Ok(row) = row {
+        event.change = Err(Misfit {
+            reason: "row_missing".to_owned(),
+            message: "the event has no `data`, and the row could not be loaded".to_owned(),
+            event: format!("{}/{}", row.model, row.id),
+        });
+    }
+}
