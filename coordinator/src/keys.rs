@@ -168,6 +168,23 @@ impl KeyRing {
             .await
     }
 
+    /// The organization's live keys with what they are known by, newest first, looked up anew.
+    pub async fn live_keys(
+        &self,
+        organization: &OrganizationId,
+    ) -> Result<Vec<LiveKey>, store::Error> {
+        let sealed = api_keys::signing(&self.store, organization.clone()).await?;
+        let opened = sealed.iter().map(|sealed| {
+            let key = self.signing_key(sealed)?;
+            Ok(LiveKey {
+                id: sealed.key_id,
+                shown: shown(&key.0).to_owned(),
+                key,
+            })
+        });
+        opened.collect()
+    }
+
     fn signing_key(&self, sealed: &SealedKey) -> Result<SigningKey, store::Error> {
         let corrupt = |_| store::Error::Corrupt {
             table: "api_keys",
@@ -189,7 +206,7 @@ impl KeyRing {
         let new = NewKey {
             sealed,
             sha256: sha256(key.expose_secret()),
-            prefix: key.expose_secret()[..SHOWN].to_owned(),
+            prefix: shown(&key).to_owned(),
             display_name,
         };
         Ok(match api_keys::create(&self.store, new).await? {
@@ -201,6 +218,17 @@ impl KeyRing {
             Created::TooMany => Err(NotMade::TooMany),
         })
     }
+}
+
+/// A key that signs.
+#[derive(Debug)]
+pub struct LiveKey {
+    /// Ours.
+    pub id: Uuid,
+    /// Its first characters.
+    pub shown: String,
+    /// The key.
+    pub key: SigningKey,
 }
 
 /// Why a key was not made.
@@ -233,6 +261,16 @@ pub(crate) fn overloaded() -> Refusal {
 pub fn unauthenticated() -> Refusal {
     let message = "a valid key is required: `authorization: Bearer <key>`";
     Refusal::new(Class::Unauthenticated, "unauthenticated", message)
+}
+
+/// A key that nobody has, to sign with what must be refused.
+pub(crate) fn unknown_key() -> SigningKey {
+    SigningKey(generate(Mode::Test))
+}
+
+/// A key's first characters.
+fn shown(key: &SecretString) -> &str {
+    &key.expose_secret()[..SHOWN]
 }
 
 fn key_id() -> Uuid {

@@ -107,6 +107,11 @@ async fn partitions_are_made_ahead_by_several_nodes_and_dropped_when_expired() {
     let retention = Retention {
         delta_days: 30,
         attempt_days: 30,
+        managed_commit_days: 30,
+        source_commit_days: None,
+        feed_event_days: 35,
+        quarantined_event_days: 35,
+        action_days: 400,
     };
     assert_eq!(
         partitions::drop_expired(&pool, retention).await.unwrap(),
