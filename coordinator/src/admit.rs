@@ -5,6 +5,7 @@
 
 pub mod commit;
 pub mod compatibility;
+mod filter;
 pub mod fingerprint;
 pub mod model;
 pub mod query;
@@ -13,5 +14,6 @@ mod sync_group;
 mod text;
 
 pub use self::commit::commit;
+pub use self::filter::Filter;
 pub use self::model::{Backing, FieldFault, Model};
 pub use self::schema::Schema;

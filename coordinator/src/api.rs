@@ -8,6 +8,7 @@ mod data_sources;
 mod deadline;
 mod edge;
 mod encode;
+mod log;
 mod names;
 mod schemas;
 #[cfg(test)]
@@ -24,10 +25,12 @@ use backends::data_source::egress::EgressPolicy;
 use secrecy::SecretString;
 
 use crate::keys::KeyRing;
+use crate::log::Logs;
 use crate::pages::PageTokens;
 use crate::reads::Reads;
 use crate::service::Service;
 use crate::store::Store;
+use crate::verify::Verifier;
 
 /// What the calls are answered from.
 pub struct Rooms {
@@ -37,6 +40,8 @@ pub struct Rooms {
     pub reads: Reads,
     /// Lists and status.
     pub store: Store,
+    /// Looks at endpoints.
+    pub verifier: Verifier,
     /// Who calls.
     pub keys: Arc<KeyRing>,
     /// Where a Data Source may be.
@@ -45,6 +50,8 @@ pub struct Rooms {
     pub operator_token: Option<SecretString>,
     /// The longest that Commit waits for a commit to settle.
     pub wait_cap: Duration,
+    /// What subscribers follow.
+    pub logs: Arc<Logs>,
     /// What list calls continue by.
     pub pages: Arc<PageTokens>,
 }

@@ -12,9 +12,11 @@ use crate::config::{Config, Database, Settings};
 use crate::failure::Failure;
 use crate::lifecycle::{Ending, Lifecycle};
 use crate::migrate::{self, partitions};
+use crate::retention;
 use crate::store::Store;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::{self, Telemetry};
+use crate::wake::signals;
 
 /// A coordinator that serves.
 #[derive(Debug)]
@@ -67,6 +69,14 @@ impl App {
                     .await;
             }
         });
+        lifecycle.spawn("retention", {
+            let (store, metrics) = (store.clone(), metrics.clone());
+            let (soft, span) = (lifecycle.soft().clone(), config.retention);
+            async move {
+                soft.run_until_cancelled(retention::keep(store, span, metrics))
+                    .await;
+            }
+        });
         let listeners = Listeners {
             api: bind("listen", config.listener.address).await?,
             admin: match config.listener.admin {
@@ -84,6 +94,16 @@ impl App {
         lifecycle.spawn("couriers", {
             let (couriers, soft) = (rooms.service.couriers.clone(), lifecycle.soft().clone());
             async move { couriers.run(soft).await }
+        });
+        lifecycle.spawn("logs", {
+            let (logs, keys) = (Arc::clone(&rooms.logs), Arc::clone(&rooms.keys));
+            let soft = lifecycle.soft().clone();
+            async move { logs.keep(&keys, &soft).await }
+        });
+        lifecycle.spawn("signals", {
+            let (store, wake) = (store.clone(), Arc::clone(&rooms.service.wake));
+            let soft = lifecycle.soft().clone();
+            async move { signals::carry(store, &wake, soft).await }
         });
         rooms::serve(config, lifecycle, Arc::new(rooms), listeners);
         Ok(Self {

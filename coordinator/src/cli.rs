@@ -5,15 +5,21 @@ mod commit;
 mod condition;
 mod conformance;
 mod connection;
+mod feed;
+mod log;
+mod operate;
 mod organizations;
 mod output;
 mod reads;
 mod receipt;
+mod reseal;
 mod schemas;
 mod sources;
 mod status;
 #[cfg(test)]
 mod tests;
+mod verification;
+mod watch;
 
 use std::process::ExitCode;
 
@@ -58,6 +64,11 @@ enum Command {
         #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_name = "URL")]
         database_url: Secret,
     },
+    /// Seal every API key anew under the first master key, so that the others can be given up.
+    #[command(after_help = reseal::EXAMPLE)]
+    Reseal(reseal::ResealArgs),
+    /// Tend the logs after the database was restored (operator).
+    Log(log::LogArgs),
     #[command(flatten)]
     Ask(Ask),
 }
@@ -71,7 +82,7 @@ enum Ask {
     Key(organizations::KeyArgs),
     /// Push and read the organization's schema.
     Schema(schemas::SchemaArgs),
-    /// Register Data Sources and see how they do.
+    /// Register Data Sources, see how they do, and mend what fails.
     Source(sources::SourceArgs),
     /// Apply operations, together and once.
     Commit(Box<commit::CommitArgs>),
@@ -81,6 +92,8 @@ enum Ask {
     List(Box<reads::ListArgs>),
     /// What became of a commit.
     Receipt(reads::ReceiptArgs),
+    /// See changes as they happen.
+    Watch(watch::WatchArgs),
 }
 
 /// The process, from its arguments to its exit code.
@@ -100,6 +113,14 @@ async fn obey(command: Command) -> ExitCode {
         Command::Migrate { database_url } => {
             let mut output = Output::standard(false);
             finished(migrate(&database_url, &mut output).await, false)
+        }
+        Command::Reseal(args) => {
+            let mut output = Output::standard(false);
+            finished(reseal::run(&args, &mut output).await, false)
+        }
+        Command::Log(args) => {
+            let mut output = Output::standard(false);
+            finished(log::run(&args, &mut output).await, false)
         }
         Command::Ask(ask) => {
             let connection = ask.connection();
@@ -121,6 +142,7 @@ impl Ask {
             Self::Load(args) => &args.connection,
             Self::List(args) => &args.connection,
             Self::Receipt(args) => &args.connection,
+            Self::Watch(args) => &args.connection,
         }
     }
 
@@ -134,6 +156,7 @@ impl Ask {
             Self::Key(args) => organizations::key(&server().await?, &args.command, output).await,
             Self::Schema(args) => schemas::run(&server().await?, &args.command, output).await,
             Self::Source(args) => sources::run(args, output).await,
+            Self::Watch(args) => watch::run(args, output).await,
             Self::Commit(args) => commit::run(&server().await?, args, output).await,
             Self::Load(args) => reads::load(&server().await?, args, output).await,
             Self::List(args) => reads::list(&server().await?, args, output).await,

@@ -33,6 +33,8 @@ pub struct Config {
     pub times: Times,
     /// Where Data Sources may live.
     pub egress: Egress,
+    /// How much is delivered at a time.
+    pub delivery: Delivery,
     /// How long history is kept.
     pub retention: Retention,
     /// What it tells about itself.
@@ -77,6 +79,8 @@ pub struct Times {
     pub wait_cap: Duration,
     /// The longest that a stop may take.
     pub drain_deadline: Duration,
+    /// How long a stopping process still takes connections.
+    pub drain_grace: Duration,
     /// How long a silent node keeps its sources, by the clock of the database.
     pub node_lease: Duration,
     /// The pause between renewals.
@@ -92,6 +96,13 @@ pub struct Egress {
     pub allowed_ports: Vec<u16>,
 }
 
+/// How much one node delivers at a time.
+#[derive(Clone, Copy, Debug)]
+pub struct Delivery {
+    /// Commit requests in flight, over all Data Sources.
+    pub attempts_in_flight: usize,
+}
+
 /// How many days history is kept.
 #[derive(Clone, Copy, Debug)]
 pub struct Retention {
@@ -99,6 +110,16 @@ pub struct Retention {
     pub delta_days: u16,
     /// Delivery attempts.
     pub attempt_days: u16,
+    /// Managed commits, from their settling on.
+    pub managed_commit_days: u16,
+    /// Commits of Data Sources, from their settling on; `None` for good.
+    pub source_commit_days: Option<u16>,
+    /// Names of events that were taken in.
+    pub feed_event_days: u16,
+    /// Events that could not be taken in.
+    pub quarantined_event_days: u16,
+    /// What operators did.
+    pub action_days: u16,
 }
 
 /// What the process tells about itself, and to whom.
@@ -138,6 +159,7 @@ impl Config {
         let credentials = parts::credentials(&mut reading, settings);
         let times = parts::times(&mut reading, settings);
         let egress = parts::egress(&mut reading, settings);
+        let delivery = parts::delivery(&mut reading, settings);
         let retention = parts::retention(&mut reading, settings);
         let telemetry = parts::telemetry(&mut reading, settings);
         reading.finish(|| {
@@ -147,6 +169,7 @@ impl Config {
                 credentials: credentials?,
                 times: times?,
                 egress: egress?,
+                delivery: delivery?,
                 retention: retention?,
                 telemetry: telemetry?,
             })

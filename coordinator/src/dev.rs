@@ -125,6 +125,8 @@ fn config(args: &DevArgs, folder: &DataFolder, cluster: &Cluster) -> Result<Conf
     let given = [
         format!("--listen={}", args.listen),
         format!("--allow-subnet={LOOPBACK}"),
+        // A person who presses Ctrl-C has no load balancer in front.
+        "--drain-grace=0s".to_owned(),
     ];
     let matches = command
         .args_override_self(true)

@@ -125,10 +125,11 @@ impl Reads {
         let asked = binding(caller, &request.model, &backing, &listing);
         let asked: Vec<&str> = asked.iter().map(String::as_str).collect();
         let position = self.pages.open(&asked, &request.page_token)?;
-        let (rows_json, next, read_at) = match &backing {
+        let (rows_json, next, read_at, incomplete) = match &backing {
             Backing::Managed => {
-                self.managed_page(caller, request.model, listing, position)
-                    .await?
+                let page = self.managed_page(caller, request.model, listing, position);
+                let (rows, next, read_at) = page.await?;
+                (rows, next, read_at, false)
             }
             Backing::Source(source) => {
                 let Listing { query, reader, .. } = &listing;
@@ -143,7 +144,8 @@ impl Reads {
                     _ => SourcePosition::default(),
                 };
                 let page = self.sources.list(asked, query, from).await?;
-                (page.rows, page.next.map(Position::Source), page.read_at)
+                let next = page.next.map(Position::Source);
+                (page.rows, next, page.read_at, page.incomplete)
             }
         };
         let rows_json = rows_json.into_iter().map(Into::into).collect();
@@ -152,6 +154,7 @@ impl Reads {
             rows_json,
             next_page_token,
             read_at,
+            incomplete,
         })
     }
 

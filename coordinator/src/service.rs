@@ -2,6 +2,7 @@
 
 mod commit;
 mod control;
+mod operate;
 
 use std::sync::Arc;
 
@@ -14,6 +15,8 @@ use crate::schemas::SchemaCache;
 use crate::store::Store;
 use crate::telemetry::metrics::Metrics;
 use crate::wake::Wake;
+
+pub use operate::OperatorCall;
 
 /// One version of a schema.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,8 +1,11 @@
 //! A commit as its caller asks for it, checked whole before anything is decided.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
+use prost_types::Timestamp;
 use proto::v1;
+use time::OffsetDateTime;
 
 pub(super) use self::operation::Admitted;
 use self::operation::Place;
@@ -51,6 +54,8 @@ pub fn commit(
         return Err(Refusal::field("wait_invalid", "wait", rule));
     }
 
+    let expires_at = request.expire_time.map(time_of).transpose()?;
+
     let id = CommitId::generate();
     let operations = request.operations.into_iter().enumerate();
     let operations = operations
@@ -71,7 +76,21 @@ pub fn commit(
         route,
         required_sync_groups: request.required_sync_groups,
         traceparent,
+        expires_at,
     })
+}
+
+fn time_of(given: Timestamp) -> Result<OffsetDateTime, Refusal> {
+    let nanos = u32::try_from(given.nanos)
+        .ok()
+        .filter(|it| *it < 1_000_000_000);
+    let at = OffsetDateTime::from_unix_timestamp(given.seconds).ok();
+    at.zip(nanos)
+        .map(|(at, nanos)| at + Duration::from_nanos(nanos.into()))
+        .ok_or_else(|| {
+            let rule = "must be a time in the years 1 to 9999";
+            Refusal::field("expire_time_invalid", "expire_time", rule)
+        })
 }
 
 /// Checks who writes or reads.

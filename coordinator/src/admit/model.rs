@@ -88,6 +88,26 @@ impl Model {
         self.check_field_values(&Value::Object(fields.clone()))
     }
 
+    /// Checks a row that a Data Source holds: a declared field that is not null has a type that its
+    /// own schema takes. The rest is the customer's: rows that are older than a rule, columns that
+    /// the model does not declare, columns without a value.
+    ///
+    /// # Errors
+    /// The first field of a wrong type.
+    pub fn check_held(&self, row: &Map<String, Value>) -> Result<(), FieldFault> {
+        let judged = |(field, value): &(&String, &Value)| {
+            *field != "id" && !value.is_null() && self.declares(field)
+        };
+        for (field, value) in row.iter().filter(judged) {
+            let alone = Value::Object(Map::from_iter([(field.clone(), value.clone())]));
+            match self.check_field_values(&alone) {
+                Err(fault) if fault.reason == "field_type" => return Err(fault),
+                Ok(()) | Err(_) => {}
+            }
+        }
+        Ok(())
+    }
+
     /// Whether rows may have this field.
     pub fn has_field(&self, name: &str) -> bool {
         self.declares(name) || (self.shape.open && text::is_name(name))
@@ -98,13 +118,14 @@ impl Model {
         self.shape.fields.contains(name)
     }
 
-    /// The sync groups that a row belongs to, besides its organization's own. A template whose
+    /// The sync groups that a row belongs to, by name, besides its organization's own. A template whose
     /// fields are absent or null gives none.
     pub fn groups(&self, row: &Map<String, Value>) -> Vec<String> {
-        self.groups
-            .iter()
-            .filter_map(|template| template.group(row))
-            .collect()
+        let groups = self.groups.iter();
+        let mut groups: Vec<_> = groups.filter_map(|template| template.group(row)).collect();
+        groups.sort_unstable();
+        groups.dedup();
+        groups
     }
 
     /// As [`Self::check_row`], of an object.

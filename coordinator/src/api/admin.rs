@@ -226,5 +226,6 @@ fn encoded_key(organization: &OrganizationId, key: ApiKey) -> v1::ApiKey {
         prefix: key.prefix,
         create_time: Some(timestamp(key.created_at)),
         revoke_time: key.revoked_at.map(timestamp),
+        needed_by: key.needed_by.iter().map(|id| names::source(id)).collect(),
     }
 }

@@ -1,7 +1,10 @@
 //! The `DataSources` service: an organization's sources, and how they do.
 
+mod feed;
 mod lists;
+mod operate;
 mod settings;
+mod verify;
 
 use std::sync::Arc;
 
@@ -15,9 +18,6 @@ use super::{Rooms, encode, names};
 use crate::domain::Caller;
 use crate::refusal::{Class, Refusal};
 use crate::store;
-
-/// The longest reason for disabling a source.
-const LONGEST_REASON: usize = 1_000;
 
 /// An organization's sources, for whoever has its live API key.
 #[derive(Debug)]
@@ -64,9 +64,7 @@ impl DataSources for DataSourcesApi {
         request: Request<v1::DeleteDataSourceRequest>,
     ) -> Answer<v1::DeleteDataSourceResponse> {
         let caller = caller(&request)?;
-        let id = names::parse_source(NAME, &request.into_inner().name).map_err(status)?;
-        let deleted = self.rooms.service.delete_source(&caller, &id).await;
-        answer(deleted.map(|()| v1::DeleteDataSourceResponse {}))
+        answer(self.deleted(&caller, request.into_inner()).await)
     }
 
     async fn enable(
@@ -74,13 +72,7 @@ impl DataSources for DataSourcesApi {
         request: Request<v1::EnableDataSourceRequest>,
     ) -> Answer<v1::DataSource> {
         let caller = caller(&request)?;
-        let id = names::parse_source(NAME, &request.into_inner().name).map_err(status)?;
-        self.rooms
-            .service
-            .enable_source(&caller, &id)
-            .await
-            .map_err(status)?;
-        answer(self.found(&caller, id).await)
+        answer(self.enabled(&caller, request.into_inner()).await)
     }
 
     async fn disable(
@@ -114,6 +106,91 @@ impl DataSources for DataSourcesApi {
         let caller = caller(&request)?;
         answer(self.pending(&caller, request.into_inner()).await)
     }
+
+    async fn pause(&self, request: Request<v1::PauseDataSourceRequest>) -> Answer<v1::DataSource> {
+        let caller = caller(&request)?;
+        answer(self.paused(&caller, request.into_inner()).await)
+    }
+
+    async fn resume(
+        &self,
+        request: Request<v1::ResumeDataSourceRequest>,
+    ) -> Answer<v1::DataSource> {
+        let caller = caller(&request)?;
+        answer(self.resumed(&caller, request.into_inner()).await)
+    }
+
+    async fn retry_commits(
+        &self,
+        request: Request<v1::RetryCommitsRequest>,
+    ) -> Answer<v1::RetryCommitsResponse> {
+        let caller = caller(&request)?;
+        answer(self.retried(&caller, request.into_inner()).await)
+    }
+
+    async fn recover_commits(
+        &self,
+        request: Request<v1::RecoverCommitsRequest>,
+    ) -> Answer<v1::RecoverCommitsResponse> {
+        let caller = caller(&request)?;
+        answer(self.recovered(&caller, request.into_inner()).await)
+    }
+
+    async fn resolve_commit(
+        &self,
+        request: Request<v1::ResolveCommitRequest>,
+    ) -> Answer<v1::Receipt> {
+        let caller = caller(&request)?;
+        answer(self.resolved(&caller, request.into_inner()).await)
+    }
+
+    async fn discard_commits(
+        &self,
+        request: Request<v1::DiscardCommitsRequest>,
+    ) -> Answer<v1::DiscardCommitsResponse> {
+        let caller = caller(&request)?;
+        answer(self.discarded(&caller, request.into_inner()).await)
+    }
+
+    async fn list_actions(
+        &self,
+        request: Request<v1::ListActionsRequest>,
+    ) -> Answer<v1::ListActionsResponse> {
+        let caller = caller(&request)?;
+        answer(self.actions(&caller, request.into_inner()).await)
+    }
+
+    async fn verify(
+        &self,
+        request: Request<v1::VerifyDataSourceRequest>,
+    ) -> Answer<v1::VerifyDataSourceResponse> {
+        let caller = caller(&request)?;
+        answer(self.verified(&caller, &request.into_inner().name).await)
+    }
+
+    async fn push_events(
+        &self,
+        request: Request<v1::PushEventsRequest>,
+    ) -> Answer<v1::PushEventsResponse> {
+        let caller = caller(&request)?;
+        answer(self.pushed(&caller, request.into_inner()).await)
+    }
+
+    async fn list_quarantined_events(
+        &self,
+        request: Request<v1::ListQuarantinedEventsRequest>,
+    ) -> Answer<v1::ListQuarantinedEventsResponse> {
+        let caller = caller(&request)?;
+        answer(self.quarantined(&caller, request.into_inner()).await)
+    }
+
+    async fn reset_feed(
+        &self,
+        request: Request<v1::ResetFeedRequest>,
+    ) -> Answer<v1::DataSourceStatus> {
+        let caller = caller(&request)?;
+        answer(self.feed_reset(&caller, request.into_inner()).await)
+    }
 }
 
 fn answer<T>(outcome: Result<T, Refusal>) -> Answer<T> {
@@ -127,12 +204,24 @@ impl DataSourcesApi {
         request: v1::CreateDataSourceRequest,
     ) -> Result<v1::DataSource, Refusal> {
         let id = names::chosen_id("data_source_id", &request.data_source_id)?;
+        let actor = actor(request.actor)?;
         let given = request.data_source.ok_or_else(|| required("data_source"))?;
         let settings = settings::all(&given, &self.rooms.egress)?;
+        let verified = if request.verify {
+            Some(self.passed(caller, &settings).await?)
+        } else {
+            None
+        };
         self.rooms
             .service
-            .create_source(caller, id, settings)
+            .create_source(caller, id, settings, &actor)
             .await?;
+        if let Some(verified) = verified {
+            self.rooms
+                .verifier
+                .record_keys(caller, id, &verified)
+                .await?;
+        }
         self.found(caller, id.to_owned()).await
     }
 
@@ -143,33 +232,15 @@ impl DataSourcesApi {
     ) -> Result<v1::DataSource, Refusal> {
         let given = request.data_source.ok_or_else(|| required("data_source"))?;
         let id = names::parse_source("data_source.name", &given.name)?;
+        let actor = actor(request.actor)?;
         let paths = request
             .update_mask
             .map(|mask| mask.paths)
             .unwrap_or_default();
-        let current = self.stored(caller, id.clone()).await?.settings;
-        let settings = settings::masked(current, &given, &paths, &self.rooms.egress)?;
+        let patch = settings::masked(&given, &paths, &self.rooms.egress)?;
         self.rooms
             .service
-            .update_source(caller, &id, settings)
-            .await?;
-        self.found(caller, id).await
-    }
-
-    async fn disabled(
-        &self,
-        caller: &Caller,
-        request: v1::DisableDataSourceRequest,
-    ) -> Result<v1::DataSource, Refusal> {
-        let id = names::parse_source(NAME, &request.name)?;
-        if request.reason.chars().count() > LONGEST_REASON {
-            let rule = "has at most 1,000 characters";
-            return Err(Refusal::field("field_too_long", "reason", rule));
-        }
-        names::printable("reason", &request.reason)?;
-        self.rooms
-            .service
-            .disable_source(caller, &id, &request.reason)
+            .update_source(caller, &id, patch, &actor)
             .await?;
         self.found(caller, id).await
     }
@@ -200,6 +271,11 @@ impl DataSourcesApi {
             .map(|status| encode::source_status(&id, status))
             .ok_or_else(|| not_found(&id))
     }
+}
+
+/// Who asks, for the record.
+fn actor(given: String) -> Result<String, Refusal> {
+    names::display_name("actor", given)
 }
 
 fn required(field: &str) -> Refusal {

@@ -1,5 +1,7 @@
 //! Domain types as the messages of the wire.
 
+mod warnings;
+
 use std::time::Duration;
 
 use backends::operation::OperationKind;
@@ -11,12 +13,14 @@ use super::names;
 use super::server::LARGEST_MESSAGE;
 use crate::decide::OUTCOMES;
 use crate::domain::{
-    CommitState, Delta, Participant, ParticipantKind, Receipt, RequestError, RequestKind,
-    SourceState, Trigger,
+    CommitState, Delta, FeedState, Participant, ParticipantKind, Receipt, RequestError,
+    RequestKind, SourceState, Trigger,
 };
 use crate::service::SchemaVersion;
 use crate::store::attempts::Attempt;
-use crate::store::sources::{Pending, Requests, Source, Status};
+use crate::store::feeds::QuarantinedEvent;
+use crate::store::pending::Pending;
+use crate::store::sources::{FeedStanding, Requests, Source, Status};
 
 pub(super) fn timestamp(at: OffsetDateTime) -> prost_types::Timestamp {
     let nanos = i32::try_from(at.nanosecond()).expect("less than 10^9");
@@ -64,6 +68,7 @@ fn whole_receipt(receipt: Receipt) -> v1::Receipt {
         attempt_count: receipt.attempts,
         assigned_ids: assigned_ids.collect(),
         dead: receipt.dead,
+        reenter_time: receipt.reentered_at.map(timestamp),
         changes: receipt.deltas.into_iter().map(row_change).collect(),
         error: receipt
             .error
@@ -138,6 +143,9 @@ pub(super) fn source(source: Source) -> v1::DataSource {
         retry_policy: Some(v1::RetryPolicy { delays }),
         request_timeout: Some(duration(source.settings.request_timeout)),
         max_in_flight: source.settings.max_in_flight,
+        max_per_second: source.settings.max_per_second,
+        max_pending: source.settings.max_pending,
+        feed_lag: Some(duration(source.settings.feed_lag)),
         create_time: Some(timestamp(source.created_at)),
         update_time: Some(timestamp(source.updated_at)),
     }
@@ -148,6 +156,7 @@ fn source_state(state: SourceState) -> v1::DataSourceState {
         SourceState::Enabled => v1::DataSourceState::Enabled,
         SourceState::Failing => v1::DataSourceState::Failing,
         SourceState::Disabled => v1::DataSourceState::Disabled,
+        SourceState::Paused => v1::DataSourceState::Paused,
     }
 }
 
@@ -160,7 +169,10 @@ pub(super) fn source_status(id: &str, status: Status) -> v1::DataSourceStatus {
             .zip(counts.iter().copied())
             .collect()
     };
+    let failing = status.state == SourceState::Failing;
     v1::DataSourceStatus {
+        warnings: warnings::of(&status),
+        failing_since: status.failing_since.filter(|_| failing).map(timestamp),
         name: names::source(id),
         state: source_state(status.state).into(),
         state_reason: status.state_reason,
@@ -171,7 +183,47 @@ pub(super) fn source_status(id: &str, status: Status) -> v1::DataSourceStatus {
         dead_count: status.dead,
         oldest_pending_age: status.oldest_pending.map(duration),
         next_probe_time: status.backoff_until.map(timestamp),
+        certificate_expire_time: status.certificate_expires_at.map(timestamp),
         kinds: status.requests.into_iter().map(requests).collect(),
+        feed: Some(feed(status.feed, status.pushed)),
+    }
+}
+
+fn feed(standing: Option<FeedStanding>, pushed: i64) -> v1::FeedStatus {
+    let Some(feed) = standing else {
+        return v1::FeedStatus {
+            pushed_count: pushed,
+            ..v1::FeedStatus::default()
+        };
+    };
+    let state = match feed.state {
+        FeedState::Polling => v1::FeedState::Polling,
+        FeedState::None => v1::FeedState::None,
+        FeedState::Refused => v1::FeedState::Refused,
+    };
+    v1::FeedStatus {
+        state: state.into(),
+        cursor: feed.newest_cursor.unwrap_or_default(),
+        durable_cursor: feed.durable_cursor.unwrap_or_default(),
+        lag: feed.lag.map(duration),
+        last_event_time: feed.last_event_at.map(timestamp),
+        largest_lateness: Some(duration(feed.largest_lateness)),
+        taken_count: feed.taken,
+        duplicate_count: feed.duplicates,
+        echo_count: feed.echoes,
+        quarantined_count: feed.quarantined,
+        pushed_count: pushed,
+    }
+}
+
+/// An event that could not be taken in.
+pub(super) fn quarantined(event: QuarantinedEvent) -> v1::QuarantinedEvent {
+    v1::QuarantinedEvent {
+        event_id: event.event_id,
+        time: Some(timestamp(event.seen_at)),
+        reason: event.reason,
+        message: event.message,
+        event: event.event,
     }
 }
 
@@ -220,6 +272,7 @@ pub(super) fn attempt(attempt: Attempt) -> v1::Attempt {
         Trigger::Recovery => v1::AttemptTrigger::Recovery,
         Trigger::Takeover => v1::AttemptTrigger::Takeover,
         Trigger::Manual => v1::AttemptTrigger::Manual,
+        Trigger::Echo => v1::AttemptTrigger::Echo,
     };
     let took = attempt
         .duration_ms
@@ -242,6 +295,7 @@ pub(super) fn attempt(attempt: Attempt) -> v1::Attempt {
 
 /// A commit that is not settled.
 pub(super) fn pending(pending: Pending) -> v1::PendingCommit {
+    let (read_back_at, read_back) = pending.read_back.unzip();
     v1::PendingCommit {
         client_tx_id: pending.client_tx_id,
         commit_id: pending.id.to_string(),
@@ -252,6 +306,13 @@ pub(super) fn pending(pending: Pending) -> v1::PendingCommit {
         next_attempt_time: pending.due_at.map(timestamp),
         last_error: pending.last_error.map(request_error),
         dead: pending.dead,
+        failing_since: pending.first_failed_at.map(timestamp),
+        expire_time: pending.expires_at.map(timestamp),
+        attempt_deadline: pending.open_deadline.map(timestamp),
+        may_apply_until: pending.may_apply_until.map(timestamp),
+        blocked_by: pending.blocked_by.unwrap_or_default(),
+        read_back: read_back.unwrap_or_default(),
+        read_back_time: read_back_at.map(timestamp),
     }
 }
 

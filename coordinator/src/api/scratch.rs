@@ -11,21 +11,25 @@ use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use super::Rooms;
+use crate::courier::shares::Shares;
 use crate::courier::{Couriers, Lease, Tools};
 use crate::flush::Flushers;
 use crate::keys::{KeyRing, MasterKeys};
+use crate::log::Logs;
 use crate::pages::PageTokens;
 use crate::reads::Reads;
 use crate::schemas::SchemaCache;
 use crate::service::Service;
 use crate::store::Store;
 use crate::telemetry::metrics::Metrics;
+use crate::verify::Verifier;
 use crate::wake::Wake;
 
 /// The operator's token in [`rooms`].
 pub(super) const OPERATOR: &str = "operator-token";
 
 /// Rooms over a store, with couriers that do not run.
+#[expect(clippy::too_many_lines, reason = "every room once")]
 pub(super) fn rooms(store: Store) -> Rooms {
     let master = MasterKeys::parse(&format!("m1:{}=", "A".repeat(43))).unwrap();
     let pages = Arc::new(PageTokens::new(&master));
@@ -40,6 +44,7 @@ pub(super) fn rooms(store: Store) -> Rooms {
     );
     let flushers = Flushers::new(
         store.clone(),
+        Arc::clone(&schemas),
         Arc::clone(&wake),
         metrics.clone(),
         tasks.clone(),
@@ -51,13 +56,17 @@ pub(super) fn rooms(store: Store) -> Rooms {
         keys: Arc::clone(&keys),
         endpoints: endpoints.clone(),
         wake: Arc::clone(&wake),
+        attempts: Shares::new(16),
+        looks: Shares::new(1),
         metrics: metrics.clone(),
         tasks,
     };
+    let logs = Arc::new(Logs::new(&tools));
     let lease = Lease {
         length: Duration::from_secs(3),
         renewal: Duration::from_secs(1),
     };
+    let verifier = verifier(&tools);
     let reads = Reads::new(
         store.clone(),
         Arc::clone(&schemas),
@@ -78,10 +87,21 @@ pub(super) fn rooms(store: Store) -> Rooms {
         service: Arc::new(service),
         reads,
         store,
+        verifier,
         keys,
         egress,
         operator_token: Some(SecretString::from(OPERATOR)),
         wait_cap: Duration::from_secs(30),
+        logs,
         pages,
     }
+}
+
+fn verifier(tools: &Tools) -> Verifier {
+    Verifier::new(
+        tools.store.clone(),
+        tools.endpoints.clone(),
+        Arc::clone(&tools.keys),
+        Arc::clone(&tools.schemas),
+    )
 }

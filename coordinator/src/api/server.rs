@@ -19,6 +19,7 @@ use super::admin::AdminApi;
 use super::coordinator::CoordinatorApi;
 use super::data_sources::DataSourcesApi;
 use super::edge::EdgeLayer;
+use super::log::LogApi;
 use super::schemas::SchemasApi;
 
 /// No message is larger, in either direction.
@@ -38,9 +39,10 @@ const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(20), Duration::from
 const HANDSHAKE: Duration = Duration::from_secs(5);
 
 /// The services that health is told of, beside the server as a whole.
-const SERVICES: [&str; 5] = [
+const SERVICES: [&str; 6] = [
     "",
     "ablo.coordinator.v1.Coordinator",
+    "ablo.coordinator.v1.Log",
     "ablo.coordinator.v1.Schemas",
     "ablo.coordinator.v1.DataSources",
     "ablo.coordinator.v1.Admin",
@@ -53,6 +55,10 @@ pub struct Limits {
     pub calls: usize,
     /// Calls of one organization; more are refused as `overloaded`.
     pub calls_per_organization: usize,
+    /// Streams of all organizations; more are refused as `overloaded`.
+    pub streams: usize,
+    /// Streams of one organization; more are refused as `overloaded`.
+    pub streams_per_organization: usize,
     /// Connections from one address; more are closed at once.
     pub connections_per_address: usize,
     /// How long a new connection may take to begin to speak.
@@ -67,6 +73,8 @@ impl Default for Limits {
         Self {
             calls: 8_192,
             calls_per_organization: 4_096,
+            streams: 16_384,
+            streams_per_organization: 4_096,
             connections_per_address: 1_024,
             preface: Duration::from_secs(5),
             connection_age: Duration::from_mins(30),
@@ -175,7 +183,13 @@ impl Server {
 
     fn organization_services(&self, routes: Routes) -> Routes {
         let rooms = || Arc::clone(&self.rooms);
+        let Limits {
+            streams,
+            streams_per_organization: each,
+            ..
+        } = self.limits;
         routes
+            .add_service(LogApi::new(rooms(), streams, each))
             .add_service(
                 v1::coordinator_server::CoordinatorServer::new(CoordinatorApi { rooms: rooms() })
                     .max_decoding_message_size(LARGEST_MESSAGE)

@@ -56,6 +56,7 @@ fn code(class: Class) -> Code {
         Class::Exists => Code::AlreadyExists,
         Class::Aborted => Code::Aborted,
         Class::Precondition => Code::FailedPrecondition,
+        Class::OutOfRange => Code::OutOfRange,
         Class::Exhausted => Code::ResourceExhausted,
         Class::Unavailable => Code::Unavailable,
         Class::Unauthenticated => Code::Unauthenticated,
@@ -74,6 +75,11 @@ fn cut(text: &str) -> String {
 /// The answer that a refusal is.
 pub(super) fn response(refusal: Refusal) -> Response<Body> {
     status(refusal).into_http()
+}
+
+/// The answer to a call of a method that does not exist.
+pub(super) fn unimplemented() -> Response<Body> {
+    completed(Status::new(Code::Unimplemented, "").into_http())
 }
 
 /// Gives an error of the transport's own (an unknown method, a message that is too large or does not

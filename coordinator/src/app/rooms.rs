@@ -6,23 +6,27 @@ use std::sync::Arc;
 use backends::data_source::client::EndpointClient;
 use backends::data_source::egress::EgressPolicy;
 use secrecy::SecretString;
+use tokio_util::sync::CancellationToken;
 use tonic::transport::{Identity, ServerTlsConfig};
 use uuid::Uuid;
 
 use crate::api::Rooms;
 use crate::api::server::{Limits, Listeners, Server, Shutdown};
 use crate::config::Config;
+use crate::courier::shares::Shares;
 use crate::courier::{Couriers, Lease, Tools};
 use crate::failure::Failure;
 use crate::flush::Flushers;
 use crate::keys::{KeyFault, KeyRing, MasterKeys};
 use crate::lifecycle::Lifecycle;
+use crate::log::Logs;
 use crate::pages::PageTokens;
 use crate::reads::Reads;
 use crate::schemas::SchemaCache;
 use crate::service::Service;
 use crate::store::Store;
 use crate::telemetry::metrics::Metrics;
+use crate::verify::Verifier;
 use crate::wake::Wake;
 
 /// Opens every room. `own` are this process's listeners: no Data Source may be one of them, nor the
@@ -45,7 +49,8 @@ pub(super) async fn open(
         Err(KeyFault::Store(error)) => return Err(Failure::unavailable(error.to_string())),
     }
     let egress = egress(config, own).await;
-    let tools = tools(store, lifecycle, metrics, (&keys, &egress))?;
+    let shares = shares(config);
+    let tools = tools(store, lifecycle, (metrics, shares), (&keys, &egress))?;
     let reads = Reads::new(
         store.clone(),
         Arc::clone(&tools.schemas),
@@ -53,15 +58,24 @@ pub(super) async fn open(
         Arc::clone(&keys),
         Arc::clone(&pages),
     );
+    let verifier = Verifier::new(
+        store.clone(),
+        tools.endpoints.clone(),
+        Arc::clone(&keys),
+        Arc::clone(&tools.schemas),
+    );
+    let logs = Arc::new(Logs::new(&tools));
     let token = config.credentials.operator_token.expose();
     Ok(Rooms {
         service: Arc::new(service(config, lifecycle, tools)),
         reads,
         store: store.clone(),
+        verifier,
         keys,
         egress,
         operator_token: (!token.is_empty()).then(|| SecretString::from(token.to_owned())),
         wait_cap: config.times.wait_cap,
+        logs,
         pages,
     })
 }
@@ -80,28 +94,42 @@ async fn egress(config: &Config, mut own: Vec<SocketAddr>) -> EgressPolicy {
     }
 }
 
+/// What organizations share out among themselves: requests in flight, and connections that look into
+/// inboxes; of these, half are left for appends.
+fn shares(config: &Config) -> (Shares, Shares) {
+    let connections = usize::try_from(config.database.ledger_connections).unwrap_or(1);
+    (
+        Shares::new(config.delivery.attempts_in_flight),
+        Shares::new(connections / 2),
+    )
+}
+
 /// What couriers work with, and the service shares.
 fn tools(
     store: &Store,
     lifecycle: &Lifecycle,
-    metrics: Metrics,
+    (metrics, (attempts, looks)): (Metrics, (Shares, Shares)),
     (keys, egress): (&Arc<KeyRing>, &EgressPolicy),
 ) -> Result<Tools, Failure> {
     let wake = Arc::new(Wake::default());
     let tasks = lifecycle.tasks().clone();
+    let schemas = Arc::new(SchemaCache::new(Arc::new(store.clone())));
     Ok(Tools {
         flushers: Flushers::new(
             store.clone(),
+            Arc::clone(&schemas),
             Arc::clone(&wake),
             metrics.clone(),
             tasks.clone(),
         ),
-        schemas: Arc::new(SchemaCache::new(Arc::new(store.clone()))),
+        schemas,
         keys: Arc::clone(keys),
         endpoints: EndpointClient::new(egress.clone())
             .map_err(|error| Failure::internal(format!("no HTTP client: {error}")))?,
         store: store.clone(),
         wake,
+        attempts,
+        looks,
         metrics,
         tasks,
     })
@@ -137,8 +165,17 @@ pub(super) fn serve(
     let server = Server::new(rooms, Limits::default(), tls);
     let shutdown = Shutdown {
         draining: lifecycle.soft().clone(),
-        stop: lifecycle.soft().clone(),
+        stop: CancellationToken::new(),
     };
+    lifecycle.spawn("grace", {
+        let (soft, hard) = (lifecycle.soft().clone(), lifecycle.hard().clone());
+        let (stop, grace) = (shutdown.stop.clone(), config.times.drain_grace);
+        async move {
+            soft.cancelled().await;
+            hard.run_until_cancelled(tokio::time::sleep(grace)).await;
+            stop.cancel();
+        }
+    });
     let (hard, soft) = (lifecycle.hard().clone(), lifecycle.soft().clone());
     lifecycle.spawn("server", async move {
         // Without a server, be it by a panic, the process has no use.

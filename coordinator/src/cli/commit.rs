@@ -193,6 +193,7 @@ impl CommitArgs {
             operations,
             required_sync_groups: self.groups.clone(),
             wait: wait.into(),
+            ..v1::CommitRequest::default()
         }
     }
 }

@@ -7,6 +7,7 @@ use clap::Args;
 use proto::v1::admin_client::AdminClient;
 use proto::v1::coordinator_client::CoordinatorClient;
 use proto::v1::data_sources_client::DataSourcesClient;
+use proto::v1::log_client::LogClient;
 use proto::v1::schemas_client::SchemasClient;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
@@ -141,6 +142,11 @@ impl Server {
     /// Commits and reads.
     pub(crate) fn coordinator(&self) -> CoordinatorClient<Channel> {
         CoordinatorClient::new(self.channel.clone()).max_decoding_message_size(MAX_ANSWER)
+    }
+
+    /// The log.
+    pub(crate) fn log(&self) -> LogClient<Channel> {
+        LogClient::new(self.channel.clone())
     }
 
     /// Schemas.

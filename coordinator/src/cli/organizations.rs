@@ -78,6 +78,9 @@ pub(super) enum KeyCommand {
         organization: String,
         /// Its id, as `key list` shows it.
         id: String,
+        /// Although Data Sources need it: they refuse every request until they are given another.
+        #[arg(long)]
+        force: bool,
     },
 }
 
@@ -186,7 +189,14 @@ pub(super) async fn key(
             Ok(())
         }
         KeyCommand::List { organization } => list_keys(server, organization, output).await,
-        KeyCommand::Revoke { organization, id } => {
+        KeyCommand::Revoke {
+            organization,
+            id,
+            force,
+        } => {
+            if !force {
+                refuse_if_needed(server, organization, id).await?;
+            }
             let name = format!("organizations/{organization}/apiKeys/{id}");
             let request = v1::RevokeApiKeyRequest { name };
             let key = admin
@@ -204,9 +214,25 @@ pub(super) async fn key(
     }
 }
 
-async fn list_keys(server: &Server, parent: &str, output: &mut Output) -> Result<(), Failure> {
+/// Says which sources would be cut off.
+async fn refuse_if_needed(server: &Server, parent: &str, id: &str) -> Result<(), Failure> {
+    let all = keys(server, parent).await?;
+    let key = all.iter().find(|key| short(&key.name) == id);
+    let needed = key.map(needed_by).unwrap_or_default();
+    if needed.is_empty() {
+        return Ok(());
+    }
+    let message = format!(
+        "when they were last verified, {} took this key and no newer one: give their endpoints a \
+         newer key, `source verify` them, then revoke this one; or --force",
+        needed.join(", ")
+    );
+    Err(Failure::refused(message).because("key_needed"))
+}
+
+async fn keys(server: &Server, parent: &str) -> Result<Vec<v1::ApiKey>, Failure> {
     let mut admin = server.admin();
-    let all = every_page(async |page_token| {
+    every_page(async |page_token| {
         let parent = format!("organizations/{parent}");
         let request = v1::ListApiKeysRequest {
             parent,
@@ -218,12 +244,15 @@ async fn list_keys(server: &Server, parent: &str, output: &mut Output) -> Result
             .await?
             .into_inner();
         Ok((page.api_keys, page.next_page_token))
-    });
-    let all = all.await?;
+    })
+    .await
+}
+
+async fn list_keys(server: &Server, parent: &str, output: &mut Output) -> Result<(), Failure> {
     output.rows(
-        &all,
+        &keys(server, parent).await?,
         key_json,
-        &["id", "prefix", "name", "created", "revoked"],
+        &["id", "prefix", "name", "created", "revoked", "needed by"],
         |key| {
             vec![
                 short(&key.name).to_owned(),
@@ -231,9 +260,15 @@ async fn list_keys(server: &Server, parent: &str, output: &mut Output) -> Result
                 key.display_name.clone(),
                 moment(key.create_time),
                 moment(key.revoke_time),
+                needed_by(key).join(", "),
             ]
         },
     )
+}
+
+/// Ids of the sources that need a key.
+fn needed_by(key: &v1::ApiKey) -> Vec<&str> {
+    key.needed_by.iter().map(|name| short(name)).collect()
 }
 
 /// A resource name's last part.
@@ -265,5 +300,6 @@ fn key_json(key: &v1::ApiKey) -> Value {
         "name": key.display_name,
         "createTime": moment(key.create_time),
         "revokeTime": key.revoke_time.map(|time| time.to_string()),
+        "neededBy": needed_by(key),
     })
 }

@@ -1,7 +1,7 @@
 //! What commands say: tables for people, JSON lines for programs. Results go to standard output,
 //! complaints to standard error.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 
 use crate::failure::Failure;
 use comfy_table::{Cell, Table, presets};
@@ -10,7 +10,19 @@ use serde_json::Value;
 /// Where a command's results go.
 pub(crate) struct Output {
     json: bool,
+    coloured: bool,
     to: Box<dyn Write + Send>,
+}
+
+/// A colour, by its number on terminals.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Colour {
+    Red = 31,
+    Green = 32,
+    Yellow = 33,
+    Magenta = 35,
+    Cyan = 36,
+    Grey = 90,
 }
 
 impl std::fmt::Debug for Output {
@@ -24,17 +36,33 @@ impl std::fmt::Debug for Output {
 impl Output {
     /// Standard output.
     pub(crate) fn standard(json: bool) -> Self {
-        Self::new(json, Box::new(io::stdout()))
+        Self {
+            coloured: io::stdout().is_terminal(),
+            ..Self::new(json, Box::new(io::stdout()))
+        }
     }
 
     /// Any other place.
     pub(crate) fn new(json: bool, to: Box<dyn Write + Send>) -> Self {
-        Self { json, to }
+        Self {
+            json,
+            coloured: false,
+            to,
+        }
     }
 
     /// Whether a program reads it.
     pub(crate) fn is_json(&self) -> bool {
         self.json
+    }
+
+    /// A text in a colour, where that can be seen.
+    pub(crate) fn paint(&self, colour: Colour, text: &str) -> String {
+        if self.coloured {
+            format!("\x1b[{}m{text}\x1b[0m", colour as u8)
+        } else {
+            text.to_owned()
+        }
     }
 
     /// A line as it is.

@@ -109,6 +109,7 @@ pub(super) async fn list(
     let mut left = if args.all { usize::MAX } else { args.limit };
     let mut page_token = String::new();
     let mut rows = Vec::new();
+    let mut incomplete = false;
     loop {
         let request = v1::ListRequest {
             model: args.model.clone(),
@@ -132,6 +133,7 @@ pub(super) async fn list(
             rows.append(&mut fresh);
         }
         page_token = page.next_page_token;
+        incomplete |= page.incomplete;
         if left == 0 || page_token.is_empty() {
             break;
         }
@@ -141,6 +143,9 @@ pub(super) async fn list(
         if !page_token.is_empty() {
             note("There are more rows: give --limit or --all.");
         }
+    }
+    if incomplete {
+        note("The Data Source gave a full page and no cursor: there may be more rows.");
     }
     Ok(())
 }

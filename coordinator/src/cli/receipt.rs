@@ -10,12 +10,17 @@ use crate::failure::Failure;
 
 /// Shows a receipt. A rejected commit is a failure, a queued one is not.
 pub(super) fn show(receipt: &v1::Receipt, output: &mut Output) -> Result<(), Failure> {
-    if output.is_json() {
-        output.line(&receipt_json(receipt).to_string())?;
-    } else {
-        show_to_a_person(receipt, output)?;
-    }
+    describe(receipt, output)?;
     verdict(receipt)
+}
+
+/// Shows a receipt, whatever it says.
+pub(super) fn describe(receipt: &v1::Receipt, output: &mut Output) -> Result<(), Failure> {
+    if output.is_json() {
+        output.line(&receipt_json(receipt).to_string())
+    } else {
+        show_to_a_person(receipt, output)
+    }
 }
 
 /// A failure, if the commit was rejected.
@@ -48,6 +53,7 @@ fn show_to_a_person(receipt: &v1::Receipt, output: &mut Output) -> Result<(), Fa
         ("state", state.to_owned()),
         ("source", receipt.data_source.clone()),
         ("accepted", moment(receipt.accept_time)),
+        ("recovered", moment(receipt.reenter_time)),
         ("settled", moment(receipt.settle_time)),
         ("attempts", attempts),
     ];
@@ -85,7 +91,8 @@ pub(super) fn state_word(state: v1::CommitState) -> &'static str {
     }
 }
 
-fn type_word(kind: v1::OperationType) -> &'static str {
+/// The type of an operation in one word.
+pub(super) fn type_word(kind: v1::OperationType) -> &'static str {
     kind.as_str_name().trim_start_matches("OPERATION_TYPE_")
 }
 
@@ -110,6 +117,7 @@ pub(super) fn receipt_json(receipt: &v1::Receipt) -> Value {
         "attemptCount": receipt.attempt_count,
         "assignedIds": assigned.collect::<Vec<_>>(),
         "dead": receipt.dead,
+        "reenterTime": receipt.reenter_time.map(|time| time.to_string()),
     })
 }
 

@@ -1,6 +1,6 @@
 //! `source`: register Data Sources, change them, and see how they do.
 
-use std::time::Duration;
+mod limits;
 
 use clap::{Args, Subcommand};
 use proto::v1;
@@ -8,15 +8,25 @@ use proto::v1;
 use super::conformance::{self, ConformanceArgs};
 use super::connection::{Connection, Server, every_page};
 use super::output::Output;
-use super::status;
-use crate::duration;
+use super::{feed, operate, status, verification};
 use crate::failure::Failure;
+
+use self::limits::{Limits, settings};
 
 /// `coordinator source …`
 #[derive(Args, Debug)]
 pub(super) struct SourceArgs {
     #[command(flatten)]
     pub connection: Connection,
+    /// Who asks, for the record of actions.
+    #[arg(
+        long,
+        global = true,
+        env = "USER",
+        default_value = "",
+        value_name = "NAME"
+    )]
+    pub actor: String,
     #[command(subcommand)]
     pub command: SourceCommand,
 }
@@ -25,6 +35,10 @@ pub(super) struct SourceArgs {
 pub(super) enum SourceCommand {
     #[command(flatten)]
     Registered(Registered),
+    #[command(flatten)]
+    Operated(operate::Operated),
+    #[command(flatten)]
+    Feed(FeedCommand),
     /// Check that an endpoint does what a Data Source must; asks no coordinator.
     #[command(after_help = conformance::EXAMPLE)]
     Conformance(ConformanceArgs),
@@ -40,8 +54,17 @@ pub(super) enum Registered {
         id: String,
         /// The endpoint of the customer's app.
         url: String,
+        /// Verify the endpoint first, and register nothing unless every check passes.
+        #[arg(long)]
+        verify: bool,
         #[command(flatten)]
         limits: Limits,
+    },
+    /// Make signed round trips with the endpoint, and say what to mend; nothing is written there.
+    #[command(after_help = verification::EXIT_CODE)]
+    Verify {
+        /// Its id.
+        id: String,
     },
     /// List the sources.
     List,
@@ -60,7 +83,7 @@ pub(super) enum Registered {
         #[command(flatten)]
         limits: Limits,
     },
-    /// Take commits again and deliver what was kept.
+    /// Take commits again and deliver what was kept; a paused source stays paused.
     Enable {
         /// Its id.
         id: String,
@@ -94,35 +117,53 @@ pub(super) enum Registered {
         #[arg(long, default_value_t = 20)]
         limit: usize,
     },
-    /// Commits that are not settled, in order.
-    Pending {
+}
+
+/// The feed of changes made outside.
+#[derive(Debug, Subcommand)]
+pub(super) enum FeedCommand {
+    /// Take in changes made outside, from a file of JSON, one event a line.
+    #[command(after_help = feed::EXAMPLE)]
+    PushEvents {
+        /// The source.
+        id: String,
+        /// The file; - for standard input.
+        file: String,
+    },
+    /// Events that could not be taken in, newest first.
+    Quarantine {
         /// The source.
         id: String,
         /// At most so many.
-        #[arg(long, default_value_t = 100)]
+        #[arg(long, default_value_t = 20)]
         limit: usize,
     },
-}
-
-/// What may be set on a source beside its URL.
-#[derive(Args, Debug)]
-pub(super) struct Limits {
-    /// The longest that one request may take: 1s to 30s.
-    #[arg(long, value_parser = duration::parse, value_name = "SPAN")]
-    pub timeout: Option<Duration>,
-    /// Commit requests in flight at most: 1 to 1024.
-    #[arg(long, value_name = "N")]
-    pub max_in_flight: Option<i32>,
-    /// Pauses before the second attempt, the third, …: `5s,5m,30m`.
-    #[arg(long, value_delimiter = ',', value_parser = duration::parse, value_name = "SPANS")]
-    pub retry: Vec<Duration>,
+    /// Read the feed anew: after the endpoint had none, or refused our cursor.
+    ResetFeed {
+        /// The source.
+        id: String,
+        /// Where to begin; the feed's start when absent.
+        #[arg(long, default_value = "")]
+        cursor: String,
+        /// Who asks, for the record.
+        #[arg(long, default_value = "")]
+        actor: String,
+    },
 }
 
 /// Runs `source`.
 pub(super) async fn run(args: &SourceArgs, output: &mut Output) -> Result<(), Failure> {
     match &args.command {
         SourceCommand::Registered(command) => {
-            registered(&args.connection.as_caller().await?, command, output).await
+            let server = args.connection.as_caller().await?;
+            registered(&server, command, &args.actor, output).await
+        }
+        SourceCommand::Operated(command) => {
+            let server = args.connection.as_caller().await?;
+            operate::run(&server, command, &args.actor, output).await
+        }
+        SourceCommand::Feed(command) => {
+            feed::run(&args.connection.as_caller().await?, command, output).await
         }
         SourceCommand::Conformance(checks) => {
             conformance::run(&args.connection, checks, output).await
@@ -133,42 +174,32 @@ pub(super) async fn run(args: &SourceArgs, output: &mut Output) -> Result<(), Fa
 async fn registered(
     server: &Server,
     command: &Registered,
+    actor: &str,
     output: &mut Output,
 ) -> Result<(), Failure> {
+    let actor = actor.to_owned();
     let mut sources = server.data_sources();
     let source = match command {
         Registered::List => return list(server, output).await,
+        Registered::Verify { id } => return verification::run(server, id, output).await,
         Registered::Status { id } => return state(server, id, output).await,
         Registered::Attempts { id, commit, limit } => {
             return attempts(server, (id, commit), *limit, output).await;
         }
-        Registered::Pending { id, limit } => return pending(server, id, *limit, output).await,
-        Registered::Remove { id } => {
-            let request = v1::DeleteDataSourceRequest { name: name(id) };
-            sources.delete(server.request(request)).await?;
-            return output.record(|| serde_json::json!({"id": id}), &[("removed", id.clone())]);
-        }
-        Registered::Add { id, url, limits } => {
-            let (mut source, _) = settings(Some(url), limits)?;
-            source.name = name(id);
-            let request = v1::CreateDataSourceRequest {
-                data_source_id: id.clone(),
-                data_source: Some(source),
-            };
+        Registered::Remove { id } => return remove(server, id, actor, output).await,
+        Registered::Add {
+            id,
+            url,
+            verify,
+            limits,
+        } => {
+            let mut request = registration((id, url), *verify, limits)?;
+            request.actor = actor;
             sources.create(server.request(request)).await?
         }
         Registered::Update { id, url, limits } => {
-            let (mut source, paths) = settings(url.as_ref(), limits)?;
-            if paths.is_empty() {
-                return Err(Failure::input(
-                    "nothing to change: give --url, --timeout, …",
-                ));
-            }
-            source.name = name(id);
-            let request = v1::UpdateDataSourceRequest {
-                data_source: Some(source),
-                update_mask: Some(prost_types::FieldMask { paths }),
-            };
+            let mut request = change((id, url.as_ref()), limits)?;
+            request.actor = actor;
             sources.update(server.request(request)).await?
         }
         Registered::Show { id } => {
@@ -176,18 +207,75 @@ async fn registered(
             sources.get(server.request(request)).await?
         }
         Registered::Enable { id } => {
-            let request = v1::EnableDataSourceRequest { name: name(id) };
+            let request = v1::EnableDataSourceRequest {
+                name: name(id),
+                actor,
+            };
             sources.enable(server.request(request)).await?
         }
         Registered::Disable { id, reason } => {
             let request = v1::DisableDataSourceRequest {
                 name: name(id),
                 reason: reason.clone(),
+                actor,
             };
             sources.disable(server.request(request)).await?
         }
     };
     status::source(&source.into_inner(), output)
+}
+
+async fn remove(
+    server: &Server,
+    id: &str,
+    actor: String,
+    output: &mut Output,
+) -> Result<(), Failure> {
+    let name = name(id);
+    let request = v1::DeleteDataSourceRequest { name, actor };
+    server
+        .data_sources()
+        .delete(server.request(request))
+        .await?;
+    output.record(
+        || serde_json::json!({"id": id}),
+        &[("removed", id.to_owned())],
+    )
+}
+
+/// What `source add` asks for.
+fn registration(
+    (id, url): (&str, &String),
+    verify: bool,
+    limits: &Limits,
+) -> Result<v1::CreateDataSourceRequest, Failure> {
+    let (mut source, _) = settings(Some(url), limits)?;
+    source.name = name(id);
+    Ok(v1::CreateDataSourceRequest {
+        data_source_id: id.to_owned(),
+        data_source: Some(source),
+        verify,
+        ..v1::CreateDataSourceRequest::default()
+    })
+}
+
+/// What `source update` asks for.
+fn change(
+    (id, url): (&str, Option<&String>),
+    limits: &Limits,
+) -> Result<v1::UpdateDataSourceRequest, Failure> {
+    let (mut source, paths) = settings(url, limits)?;
+    if paths.is_empty() {
+        return Err(Failure::input(
+            "nothing to change: give --url, --timeout, …",
+        ));
+    }
+    source.name = name(id);
+    Ok(v1::UpdateDataSourceRequest {
+        data_source: Some(source),
+        update_mask: Some(prost_types::FieldMask { paths }),
+        ..v1::UpdateDataSourceRequest::default()
+    })
 }
 
 async fn list(server: &Server, output: &mut Output) -> Result<(), Failure> {
@@ -244,74 +332,10 @@ async fn attempts(
     status::attempts(&all.await?, output)
 }
 
-async fn pending(
-    server: &Server,
-    id: &str,
-    limit: usize,
-    output: &mut Output,
-) -> Result<(), Failure> {
-    let mut sources = server.data_sources();
-    let mut left = limit;
-    let all = every_page(async |page_token| {
-        let request = v1::ListPendingRequest {
-            name: name(id),
-            page_size: page_size(left),
-            page_token,
-        };
-        let page = sources
-            .list_pending(server.request(request))
-            .await?
-            .into_inner();
-        left = left.saturating_sub(page.commits.len());
-        Ok((
-            page.commits,
-            if left == 0 {
-                String::new()
-            } else {
-                page.next_page_token
-            },
-        ))
-    });
-    status::pending(&all.await?, output)
-}
-
-/// A source with what was given, and the paths that name it.
-fn settings(
-    url: Option<&String>,
-    limits: &Limits,
-) -> Result<(v1::DataSource, Vec<String>), Failure> {
-    let mut source = v1::DataSource::default();
-    let mut paths = Vec::new();
-    if let Some(url) = url {
-        source.url.clone_from(url);
-        paths.push("url".to_owned());
-    }
-    if let Some(timeout) = limits.timeout {
-        source.request_timeout = Some(proto_duration(timeout)?);
-        paths.push("request_timeout".to_owned());
-    }
-    if let Some(max_in_flight) = limits.max_in_flight {
-        source.max_in_flight = max_in_flight;
-        paths.push("max_in_flight".to_owned());
-    }
-    if !limits.retry.is_empty() {
-        let delays = limits.retry.iter().map(|delay| proto_duration(*delay));
-        let delays = delays.collect::<Result<_, _>>()?;
-        source.retry_policy = Some(v1::RetryPolicy { delays });
-        paths.push("retry_policy".to_owned());
-    }
-    Ok((source, paths))
-}
-
-fn proto_duration(span: Duration) -> Result<prost_types::Duration, Failure> {
-    span.try_into()
-        .map_err(|_| Failure::input("the span of time is too long"))
-}
-
-fn name(id: &str) -> String {
+pub(super) fn name(id: &str) -> String {
     format!("dataSources/{id}")
 }
 
-fn page_size(left: usize) -> i32 {
+pub(super) fn page_size(left: usize) -> i32 {
     i32::try_from(left.clamp(1, 1_000)).expect("it was clamped")
 }

@@ -1,4 +1,4 @@
-//! How sources, their attempts and their pending commits look.
+//! How sources and their attempts look.
 
 use prost_types::Timestamp;
 use proto::v1;
@@ -24,7 +24,11 @@ pub(super) fn source(source: &v1::DataSource, output: &mut Output) -> Result<(),
             ("reason", source.state_reason.clone()),
             ("timeout", span(source.request_timeout)),
             ("in flight", source.max_in_flight.to_string()),
+            ("per second", per_second(source)),
+            ("may wait", source.max_pending.to_string()),
+            ("feed lag", span(source.feed_lag)),
             ("retry", retry(source).join(" ")),
+            ("feed lag", span(source.feed_lag)),
             ("created", moment(source.create_time)),
             ("updated", moment(source.update_time)),
         ],
@@ -82,9 +86,94 @@ pub(super) fn status(status: &v1::DataSourceStatus, output: &mut Output) -> Resu
         ("pending", status.pending_count.to_string()),
         ("oldest", span(status.oldest_pending_age)),
         ("dead", status.dead_count.to_string()),
+        ("failing since", moment(status.failing_since)),
         ("next probe", moment(status.next_probe_time)),
+        ("certificate", moment(status.certificate_expire_time)),
     ]);
+    fields.extend(status.warnings.iter().map(|line| ("warning", line.clone())));
+    fields.extend(status.feed.as_ref().map(feed_fields).unwrap_or_default());
     output.record(|| status_json(status), &fields)
+}
+
+fn feed_fields(feed: &v1::FeedStatus) -> Vec<(&'static str, String)> {
+    let cursor = |cursor: &str, durable: &str| match (cursor, durable) {
+        ("", _) => String::new(),
+        (cursor, "") => format!("{cursor} (swept from the start)"),
+        (cursor, durable) if cursor == durable => cursor.to_owned(),
+        (cursor, durable) => format!("{cursor} (swept from {durable})"),
+    };
+    vec![
+        ("feed", feed_word(feed.state()).to_owned()),
+        ("feed cursor", cursor(&feed.cursor, &feed.durable_cursor)),
+        ("feed lag", span(feed.lag)),
+        ("last event", moment(feed.last_event_time)),
+        ("lateness", span(feed.largest_lateness)),
+        (
+            "events",
+            format!(
+                "taken {}, duplicates {}, echoes {}, quarantined {}, waiting {}",
+                feed.taken_count,
+                feed.duplicate_count,
+                feed.echo_count,
+                feed.quarantined_count,
+                feed.pushed_count
+            ),
+        ),
+    ]
+}
+
+fn feed_word(state: v1::FeedState) -> &'static str {
+    match state {
+        v1::FeedState::Polling => "polling",
+        v1::FeedState::None => "none",
+        v1::FeedState::Refused => "refused",
+        v1::FeedState::Unspecified => "not read yet",
+    }
+}
+
+fn feed_json(feed: &v1::FeedStatus) -> Value {
+    json!({
+        "state": feed_word(feed.state()),
+        "cursor": feed.cursor,
+        "durableCursor": feed.durable_cursor,
+        "lag": feed.lag.map(|lag| span(Some(lag))),
+        "lastEventTime": time_json(feed.last_event_time),
+        "largestLateness": span(feed.largest_lateness),
+        "takenCount": feed.taken_count,
+        "duplicateCount": feed.duplicate_count,
+        "echoCount": feed.echo_count,
+        "quarantinedCount": feed.quarantined_count,
+        "pushedCount": feed.pushed_count,
+    })
+}
+
+/// Events that could not be taken in.
+pub(super) fn quarantined(
+    all: &[v1::QuarantinedEvent],
+    output: &mut Output,
+) -> Result<(), Failure> {
+    let json = |event: &v1::QuarantinedEvent| {
+        json!({
+            "eventId": event.event_id,
+            "time": time_json(event.time),
+            "reason": event.reason,
+            "message": event.message,
+            "event": event.event,
+        })
+    };
+    output.rows(
+        all,
+        json,
+        &["came", "event", "reason", "message"],
+        |event| {
+            vec![
+                moment(event.time),
+                event.event_id.clone(),
+                event.reason.clone(),
+                event.message.clone(),
+            ]
+        },
+    )
 }
 
 /// Delivery attempts.
@@ -111,47 +200,21 @@ pub(super) fn attempts(all: &[v1::Attempt], output: &mut Output) -> Result<(), F
     })
 }
 
-/// Commits that are not settled.
-pub(super) fn pending(all: &[v1::PendingCommit], output: &mut Output) -> Result<(), Failure> {
-    let header = [
-        "seq",
-        "commit",
-        "by",
-        "accepted",
-        "attempts",
-        "next",
-        "last error",
-        "dead",
-    ];
-    output.rows(all, pending_json, &header, |commit| {
-        vec![
-            commit.sequence.to_string(),
-            commit.client_tx_id.clone(),
-            commit
-                .participant
-                .as_ref()
-                .map(|one| one.id.clone())
-                .unwrap_or_default(),
-            moment(commit.accept_time),
-            commit.attempt_count.to_string(),
-            moment(commit.next_attempt_time),
-            error_text(commit.last_error.as_ref()),
-            if commit.dead {
-                "dead".to_owned()
-            } else {
-                String::new()
-            },
-        ]
-    })
-}
-
 fn id(name: &str) -> &str {
     name.strip_prefix("dataSources/").unwrap_or(name)
 }
 
-fn span(span: Option<prost_types::Duration>) -> String {
+pub(super) fn span(span: Option<prost_types::Duration>) -> String {
     let span = span.and_then(|span| std::time::Duration::try_from(span).ok());
     span.map(duration::format).unwrap_or_default()
+}
+
+/// Empty when there is no limit.
+fn per_second(source: &v1::DataSource) -> String {
+    match source.max_per_second {
+        0 => String::new(),
+        limit => limit.to_string(),
+    }
 }
 
 fn retry(source: &v1::DataSource) -> Vec<String> {
@@ -161,7 +224,7 @@ fn retry(source: &v1::DataSource) -> Vec<String> {
     })
 }
 
-fn error_text(error: Option<&v1::RequestError>) -> String {
+pub(super) fn error_text(error: Option<&v1::RequestError>) -> String {
     let Some(error) = error else {
         return String::new();
     };
@@ -182,6 +245,7 @@ fn state_word(state: v1::DataSourceState) -> &'static str {
         v1::DataSourceState::Enabled => "enabled",
         v1::DataSourceState::Failing => "failing",
         v1::DataSourceState::Disabled => "disabled",
+        v1::DataSourceState::Paused => "paused",
         v1::DataSourceState::Unspecified => "unknown",
     }
 }
@@ -203,15 +267,16 @@ fn trigger_word(trigger: v1::AttemptTrigger) -> &'static str {
         v1::AttemptTrigger::Recovery => "recovery",
         v1::AttemptTrigger::Takeover => "takeover",
         v1::AttemptTrigger::Manual => "manual",
+        v1::AttemptTrigger::Echo => "echo",
         v1::AttemptTrigger::Unspecified => "unknown",
     }
 }
 
-fn time_json(time: Option<Timestamp>) -> Option<String> {
+pub(super) fn time_json(time: Option<Timestamp>) -> Option<String> {
     time.map(|time| time.to_string())
 }
 
-fn error_json(error: Option<&v1::RequestError>) -> Value {
+pub(super) fn error_json(error: Option<&v1::RequestError>) -> Value {
     error.map_or(Value::Null, |error| {
         json!({
             "time": time_json(error.time),
@@ -230,7 +295,11 @@ fn source_json(source: &v1::DataSource) -> Value {
         "stateReason": source.state_reason,
         "requestTimeout": span(source.request_timeout),
         "maxInFlight": source.max_in_flight,
+        "maxPerSecond": source.max_per_second,
+        "maxPending": source.max_pending,
+        "feedLag": span(source.feed_lag),
         "retryDelays": retry(source),
+        "feedLag": span(source.feed_lag),
         "createTime": time_json(source.create_time),
         "updateTime": time_json(source.update_time),
     })
@@ -256,6 +325,10 @@ fn status_json(status: &v1::DataSourceStatus) -> Value {
         "deadCount": status.dead_count,
         "oldestPendingAge": status.oldest_pending_age.map(|age| span(Some(age))),
         "nextProbeTime": time_json(status.next_probe_time),
+        "certificateExpireTime": time_json(status.certificate_expire_time),
+        "failingSince": time_json(status.failing_since),
+        "warnings": status.warnings,
+        "feed": status.feed.as_ref().map(feed_json),
     })
 }
 
@@ -273,19 +346,5 @@ fn attempt_json(attempt: &v1::Attempt) -> Value {
         "message": attempt.message,
         "responseExcerpt": attempt.response_excerpt,
         "nextAttemptTime": time_json(attempt.next_attempt_time),
-    })
-}
-
-fn pending_json(commit: &v1::PendingCommit) -> Value {
-    json!({
-        "sequence": commit.sequence,
-        "clientTxId": commit.client_tx_id,
-        "commitId": commit.commit_id,
-        "participant": commit.participant.as_ref().map(|one| one.id.clone()),
-        "acceptTime": time_json(commit.accept_time),
-        "attemptCount": commit.attempt_count,
-        "nextAttemptTime": time_json(commit.next_attempt_time),
-        "lastError": error_json(commit.last_error.as_ref()),
-        "dead": commit.dead,
     })
 }

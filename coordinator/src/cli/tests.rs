@@ -91,6 +91,7 @@ impl Coordinator for Scripted {
         let last = (first + wanted).min(5);
         let rows = (first..last).map(|row| format!(r#"{{"id":"n{row}","text":"hi"}}"#).into());
         Ok(Response::new(v1::ListResponse {
+            incomplete: false,
             rows_json: rows.collect(),
             next_page_token: if last < 5 {
                 last.to_string()

@@ -10,12 +10,18 @@ use super::reading::{self, Reading};
 use super::secret::Secret;
 use super::settings::Settings;
 use super::{
-    Credentials, Database, Egress, Listener, LogFormat, Retention, TelemetryConfig, Times,
+    Credentials, Database, Delivery, Egress, Listener, LogFormat, Retention, TelemetryConfig, Times,
 };
 use crate::keys::MasterKeys;
 
 /// The shortest operator token: 24 characters of base64 are 144 bits.
 const TOKEN_MIN: usize = 24;
+/// The longest that history may be kept: ten years.
+const MOST_DAYS: u16 = 3_650;
+/// A customer may repeat an id this long after it was settled.
+const SHORTEST_LEDGER: u16 = 35;
+/// A feed that is read again from an old cursor must not be taken in twice.
+const SHORTEST_FEED: u16 = 30;
 /// A lease above this could not be taken over within 10 s of a crash.
 const LEASE_MAX: Duration = Duration::from_secs(8);
 /// How far the node's idea of a second may differ from the database's within one lease.
@@ -97,8 +103,12 @@ pub(super) fn credentials(reading: &mut Reading, settings: &Settings) -> Option<
 pub(super) fn times(reading: &mut Reading, settings: &Settings) -> Option<Times> {
     let wait_cap = reading.span("wait-cap", &settings.wait_cap);
     let drain_deadline = reading.span("drain-deadline", &settings.drain_deadline);
+    let drain_grace = reading.span_or_none("drain-grace", &settings.drain_grace);
     let node_lease = reading.span("node-lease", &settings.node_lease);
     let node_renewal = reading.span("node-renewal", &settings.node_renewal);
+    if drain_grace? >= drain_deadline? {
+        reading.mistake::<()>("drain-grace", "must be shorter than --drain-deadline");
+    }
     if node_lease? > LEASE_MAX {
         reading.mistake::<()>("node-lease", "must be at most 8 s");
     }
@@ -111,6 +121,7 @@ pub(super) fn times(reading: &mut Reading, settings: &Settings) -> Option<Times>
     Some(Times {
         wait_cap: wait_cap?,
         drain_deadline: drain_deadline?,
+        drain_grace: drain_grace?,
         node_lease: node_lease?,
         node_renewal: node_renewal?,
     })
@@ -133,20 +144,53 @@ pub(super) fn egress(reading: &mut Reading, settings: &Settings) -> Option<Egres
     })
 }
 
-pub(super) fn retention(reading: &mut Reading, settings: &Settings) -> Option<Retention> {
-    let deltas = reading.number(
-        "delta-retention-days",
-        &settings.delta_retention_days,
-        1..=3_650,
-    );
+pub(super) fn delivery(reading: &mut Reading, settings: &Settings) -> Option<Delivery> {
     let attempts = reading.number(
+        "attempts-in-flight",
+        &settings.attempts_in_flight,
+        16..=65_535,
+    );
+    Some(Delivery {
+        attempts_in_flight: attempts?.into(),
+    })
+}
+
+pub(super) fn retention(reading: &mut Reading, settings: &Settings) -> Option<Retention> {
+    let mut days = |setting, text: &str, least| reading.number(setting, text, least..=MOST_DAYS);
+    let deltas = days("delta-retention-days", &settings.delta_retention_days, 1);
+    let attempts = days(
         "attempt-retention-days",
         &settings.attempt_retention_days,
-        1..=3_650,
+        1,
     );
+    let managed = days(
+        "managed-commit-retention-days",
+        &settings.managed_commit_retention_days,
+        1,
+    );
+    let source = match settings.source_commit_retention_days.as_deref() {
+        None | Some("") => Some(None),
+        Some(text) => days("source-commit-retention-days", text, SHORTEST_LEDGER).map(Some),
+    };
+    let events = days(
+        "feed-event-retention-days",
+        &settings.feed_event_retention_days,
+        SHORTEST_FEED,
+    );
+    let quarantined = days(
+        "quarantined-event-retention-days",
+        &settings.quarantined_event_retention_days,
+        1,
+    );
+    let actions = days("action-retention-days", &settings.action_retention_days, 1);
     Some(Retention {
         delta_days: deltas?,
         attempt_days: attempts?,
+        managed_commit_days: managed?,
+        source_commit_days: source?,
+        feed_event_days: events?,
+        quarantined_event_days: quarantined?,
+        action_days: actions?,
     })
 }
 

@@ -97,6 +97,11 @@ impl Reading {
         })
     }
 
+    /// A span of time that may be zero.
+    pub(super) fn span_or_none(&mut self, setting: &str, text: &str) -> Option<Duration> {
+        self.required(setting, Some(text), duration::parse)
+    }
+
     /// A secret, given itself or by its file, but not both.
     pub(super) fn secret(
         &mut self,

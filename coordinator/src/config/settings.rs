@@ -89,6 +89,15 @@ pub struct Settings {
     )]
     pub drain_deadline: String,
 
+    /// How long a stopping process still takes connections, after its health says `NOT_SERVING`: load balancers have looked elsewhere by then.
+    #[arg(
+        long,
+        env = "COORDINATOR_DRAIN_GRACE",
+        default_value = "1s",
+        value_name = "SPAN"
+    )]
+    pub drain_grace: String,
+
     /// How long a silent node keeps its Data Sources; at most 8 s.
     #[arg(
         long,
@@ -134,6 +143,15 @@ pub struct Settings {
     #[arg(long, env = "COORDINATOR_TLS_KEY", value_name = "FILE")]
     pub tls_key: Option<String>,
 
+    /// Commit requests that one node has in flight at most, shared out between its organizations.
+    #[arg(
+        long,
+        env = "COORDINATOR_ATTEMPTS_IN_FLIGHT",
+        default_value = "2048",
+        value_name = "N"
+    )]
+    pub attempts_in_flight: String,
+
     /// Days that the log of changes is kept.
     #[arg(
         long,
@@ -151,6 +169,50 @@ pub struct Settings {
         value_name = "DAYS"
     )]
     pub attempt_retention_days: String,
+
+    /// Days that a settled managed commit's id is kept; sent again later, it takes effect again.
+    #[arg(
+        long,
+        env = "COORDINATOR_MANAGED_COMMIT_RETENTION_DAYS",
+        default_value = "30",
+        value_name = "DAYS"
+    )]
+    pub managed_commit_retention_days: String,
+
+    /// Days that a settled commit's id of a Data Source is kept, at least 35; for good when absent.
+    #[arg(
+        long,
+        env = "COORDINATOR_SOURCE_COMMIT_RETENTION_DAYS",
+        value_name = "DAYS"
+    )]
+    pub source_commit_retention_days: Option<String>,
+
+    /// Days that the ids of events from Data Sources are kept, at least 30.
+    #[arg(
+        long,
+        env = "COORDINATOR_FEED_EVENT_RETENTION_DAYS",
+        default_value = "35",
+        value_name = "DAYS"
+    )]
+    pub feed_event_retention_days: String,
+
+    /// Days that events that could not be taken in are kept.
+    #[arg(
+        long,
+        env = "COORDINATOR_QUARANTINED_EVENT_RETENTION_DAYS",
+        default_value = "35",
+        value_name = "DAYS"
+    )]
+    pub quarantined_event_retention_days: String,
+
+    /// Days that the record of operators' actions is kept.
+    #[arg(
+        long,
+        env = "COORDINATOR_ACTION_RETENTION_DAYS",
+        default_value = "400",
+        value_name = "DAYS"
+    )]
+    pub action_retention_days: String,
 
     /// How the process logs, to standard error: `text` or `json`.
     #[arg(

@@ -26,6 +26,7 @@ use uuid::Uuid;
 use super::finding::{Finding, describe, wrong};
 use super::sample::Sample;
 use super::{Target, WriteOutside};
+use crate::keys::unknown_key;
 
 /// The longest that one request may take: the longest that a source may be given.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -269,12 +270,7 @@ impl Probe {
 
     /// The key, behind one that the endpoint does not know.
     pub(super) fn rotated_keys(&self) -> [SigningKey; 2] {
-        [Self::unknown_key(), self.key.clone()]
-    }
-
-    /// A key that the endpoint does not know.
-    pub(super) fn unknown_key() -> SigningKey {
-        SigningKey::from(format!("sk_test_{}", Uuid::new_v4().simple()))
+        [unknown_key(), self.key.clone()]
     }
 
     /// Sends a commit that was signed so long ago, or that long ahead.

@@ -5,7 +5,7 @@ mod failure;
 use std::sync::Arc;
 use std::time::Duration;
 
-use backends::data_source::classify::{ReadFault, list_outcome, load_outcome};
+use backends::data_source::classify::{ListPage, ReadFault, list_outcome, load_outcome};
 use backends::data_source::client::{EndpointClient, Request};
 use backends::data_source::endpoint::EndpointUrl;
 use backends::data_source::exchange::Exchange;
@@ -55,6 +55,9 @@ pub(super) struct Asked<'a> {
 pub(super) struct SourcePosition {
     cursor: Option<String>,
     answered: u32,
+    /// The endpoint gives no cursor: it is asked for all that it gives at once.
+    #[serde(default)]
+    at_once: bool,
 }
 
 /// A page of rows, and the log's position from before they were asked for.
@@ -63,6 +66,8 @@ pub(super) struct SourcePage {
     pub(super) rows: Vec<String>,
     pub(super) next: Option<SourcePosition>,
     pub(super) read_at: i64,
+    /// There may be rows that the endpoint gives nobody a way to ask for.
+    pub(super) incomplete: bool,
 }
 
 /// One request, free of what it was made from.
@@ -100,22 +105,26 @@ impl SourceReader {
 
     /// A page of the rows that meet the query's conditions: the endpoint may ignore everything but
     /// the limit, so conditions and limit are applied to its answer again. Rows that come all at
-    /// once are put in order here; the order of longer lists is the endpoint's.
+    /// once are put in order here; the order of longer lists is the endpoint's. One that fills the
+    /// limit and gives no cursor is asked again, for as many rows as it may give: what it holds
+    /// beyond them is out of reach, and the answer says so.
     pub(super) async fn list(
         self: &Arc<Self>,
         asked: Asked<'_>,
         query: &Query,
-        from: SourcePosition,
+        mut from: SourcePosition,
     ) -> Result<SourcePage, Refusal> {
-        let limit = query.limit.saturating_add(from.answered).min(MAX_PAGE);
-        let wire = Query {
-            limit,
-            cursor: from.cursor.clone(),
-            ..query.clone()
-        };
-        let body = list_body(asked.model, &wire, &scope(asked.caller, asked.reader));
-        let question = Question::new(asked, RequestKind::List, body);
-        let (read_at, page) = self.ask(question, list_outcome).await?;
+        let mut limit = query.limit.saturating_add(from.answered).min(MAX_PAGE);
+        if from.at_once {
+            limit = MAX_PAGE;
+        }
+        let (mut read_at, mut page) = self.page(asked, query, (&from, limit)).await?;
+        if limit < MAX_PAGE && is_cut_off(&page, &from, limit) {
+            from.at_once = true;
+            limit = MAX_PAGE;
+            (read_at, page) = self.page(asked, query, (&from, limit)).await?;
+        }
+        let incomplete = is_cut_off(&page, &from, limit);
         let (rows, next) = cut(page.rows, page.next_cursor, query, from);
         let rows = rows
             .into_iter()
@@ -125,7 +134,25 @@ impl SourceReader {
             rows,
             next,
             read_at,
+            incomplete,
         })
+    }
+
+    /// What the endpoint answers, at most so many rows if it honours that.
+    async fn page(
+        self: &Arc<Self>,
+        asked: Asked<'_>,
+        query: &Query,
+        (from, limit): (&SourcePosition, u32),
+    ) -> Result<(i64, ListPage), Refusal> {
+        let wire = Query {
+            limit,
+            cursor: from.cursor.clone(),
+            ..query.clone()
+        };
+        let body = list_body(asked.model, &wire, &scope(asked.caller, asked.reader));
+        let question = Question::new(asked, RequestKind::List, body);
+        self.ask(question, list_outcome).await
     }
 
     /// Asks in a task of its own: whatever the caller does meanwhile, the request ends by its
@@ -265,6 +292,14 @@ impl Question {
     }
 }
 
+/// Whether there may be more rows than the endpoint's only page holds, and no way to ask for them.
+/// One that has given a cursor before knows what its absence says; one that gives more rows than it
+/// was asked for gives all that it has.
+fn is_cut_off(page: &ListPage, from: &SourcePosition, limit: u32) -> bool {
+    let only = from.cursor.is_none() && page.next_cursor.is_none();
+    only && page.rows.len() == limit as usize
+}
+
 /// Cuts one page out of what the endpoint answered, and says where the next one begins.
 fn cut(
     mut rows: Vec<Map<String, Value>>,
@@ -292,6 +327,7 @@ fn cut(
         Some(SourcePosition {
             cursor: from.cursor,
             answered: end,
+            at_once: from.at_once,
         })
     } else {
         // The cursor that was sent, come back, would go round in circles.
@@ -299,7 +335,7 @@ fn cut(
             .filter(|next| from.cursor.as_ref() != Some(next))
             .map(|next| SourcePosition {
                 cursor: Some(next),
-                answered: 0,
+                ..SourcePosition::default()
             })
     };
     (page, next)

@@ -14,10 +14,13 @@ use crate::keys::MasterKeys;
 use crate::refusal::Class;
 use crate::store::scratch::{Scratch, acme};
 
-/// An endpoint that answers every request with the same.
+/// Makes a status and a body of a question.
+type Answer = Box<dyn Fn(&Value) -> (u16, Value) + Send>;
+
+/// An endpoint that answers every request in one way.
 struct Endpoint {
     address: SocketAddr,
-    answer: Mutex<(u16, String)>,
+    answer: Mutex<Answer>,
     /// What was asked, newest last.
     asked: Mutex<Vec<Value>>,
     /// One permit lets one answer out.
@@ -30,7 +33,7 @@ impl Endpoint {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let endpoint = Arc::new(Self {
             address: listener.local_addr().unwrap(),
-            answer: Mutex::new((200, r#"{"row":null}"#.to_owned())),
+            answer: Mutex::new(Box::new(|_| (200, json!({"row": null})))),
             asked: Mutex::default(),
             gate: Semaphore::new(1_000),
             arrived: Notify::new(),
@@ -62,13 +65,12 @@ impl Endpoint {
                 break request.split_off(request.len() - length);
             }
         };
-        self.asked
-            .lock()
-            .unwrap()
-            .push(serde_json::from_slice(&body).unwrap());
+        let question: Value = serde_json::from_slice(&body).unwrap();
+        self.asked.lock().unwrap().push(question.clone());
         self.arrived.notify_one();
         self.gate.acquire().await.unwrap().forget();
-        let (status, body) = self.answer.lock().unwrap().clone();
+        let (status, body) = (self.answer.lock().unwrap())(&question);
+        let body = body.to_string();
         let length = body.len();
         let answer = format!(
             "HTTP/1.1 {status} Status\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}"
@@ -78,7 +80,18 @@ impl Endpoint {
     }
 
     fn answers(&self, status: u16, body: &Value) {
-        *self.answer.lock().unwrap() = (status, body.to_string());
+        let body = body.clone();
+        *self.answer.lock().unwrap() = Box::new(move |_| (status, body.clone()));
+    }
+
+    fn answers_by(&self, answer: impl Fn(&Value) -> Value + Send + 'static) {
+        *self.answer.lock().unwrap() = Box::new(move |question| (200, answer(question)));
+    }
+
+    /// What each list asked for in this field.
+    fn questions(&self, field: &str) -> Vec<Value> {
+        let asked = self.asked.lock().unwrap();
+        asked.iter().map(|it| it["query"][field].clone()).collect()
     }
 
     fn last_question(&self) -> Value {
@@ -179,6 +192,7 @@ impl House {
 
 fn caller() -> Caller {
     Caller {
+        key_id: uuid::Uuid::nil(),
         organization: acme(),
         mode: Mode::Test,
     }
@@ -388,13 +402,62 @@ async fn an_endpoint_that_ignores_everything_is_listed_page_by_page_all_the_same
     assert_eq!(pages, [vec!["c1", "c2"], vec!["c3", "c4"], vec!["c5"]]);
     let query = &house.endpoint.last_question()["query"];
     assert_eq!(query["where"], json!([["n", ">=", 1]]));
-    assert_eq!(query["limit"].to_string(), "6");
+    // Six rows for six that were asked for may be a part: the last page was made sure of.
+    assert_eq!(query["limit"].to_string(), "1000");
     assert_eq!(house.record("list").await, Some((true, None, None)));
     let descending = v1::ListRequest {
         order_by: "n desc".to_owned(),
         ..request
     };
     assert_eq!(house.pages(descending).await[0], ["c5", "c4"]);
+}
+
+/// Rows of an endpoint that honours the limit alone.
+fn up_to(count: u32) -> impl Fn(&Value) -> Value {
+    move |question| {
+        let limit = question["query"]["limit"].as_u64().unwrap();
+        let rows = (0..count).map(|n| json!({"id": format!("c{n:04}"), "n": n}));
+        json!({"rows": rows.take(usize::try_from(limit).unwrap()).collect::<Vec<_>>()})
+    }
+}
+
+#[tokio::test]
+async fn an_endpoint_that_honours_the_limit_alone_is_asked_for_more_and_ordered_here() {
+    let house = House::open().await;
+    house.endpoint.answers_by(up_to(7));
+    let request = v1::ListRequest {
+        r#where: vec![at_least(2)],
+        order_by: "n desc".to_owned(),
+        ..list("contacts", 3)
+    };
+    let pages = house.pages(request.clone()).await;
+    assert_eq!(
+        pages,
+        [vec!["c0006", "c0005", "c0004"], vec!["c0003", "c0002"]]
+    );
+    let page = house.reads.list(&caller(), request).await.unwrap();
+    assert!(!page.incomplete);
+    let limits = house.endpoint.questions("limit");
+    assert_eq!(limits, [3, 1_000, 1_000, 3, 1_000]);
+}
+
+#[tokio::test]
+async fn a_list_that_may_go_on_out_of_reach_says_so_on_each_of_its_pages() {
+    let house = House::open().await;
+    for (held, incomplete) in [(999, false), (1_000, true), (1_500, true)] {
+        house.endpoint.answers_by(up_to(held));
+        let first = house.reads.list(&caller(), list("contacts", 600)).await;
+        let first = first.unwrap();
+        assert_eq!(first.incomplete, incomplete, "{held}");
+        let rest = v1::ListRequest {
+            page_token: first.next_page_token,
+            ..list("contacts", 600)
+        };
+        let rest = house.reads.list(&caller(), rest).await.unwrap();
+        assert_eq!(rest.incomplete, incomplete, "{held}");
+        assert_eq!(rest.rows_json.len(), held.min(1_000) as usize - 600);
+        assert_eq!(rest.next_page_token, "");
+    }
 }
 
 #[tokio::test]

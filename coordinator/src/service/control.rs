@@ -7,9 +7,10 @@ use super::{SchemaVersion, Service};
 use crate::admit::compatibility::Losses;
 use crate::admit::model::Backing;
 use crate::admit::schema::Schema;
-use crate::decide::{Command, Control, PushSchema, Reply};
-use crate::domain::{Caller, SourceSettings};
+use crate::decide::{Command, Control, Operator, PushSchema, Reply};
+use crate::domain::{Caller, SettingsPatch, SourceSettings};
 use crate::refusal::{Class, Refusal};
+use crate::store::feeds::{self, Push};
 use crate::store::schemas;
 
 impl Service {
@@ -62,26 +63,37 @@ impl Service {
         caller: &Caller,
         id: &str,
         settings: SourceSettings,
+        actor: &str,
     ) -> Result<(), Refusal> {
-        self.done(caller, Control::CreateSource(id.to_owned(), settings))
-            .await?;
+        self.done(
+            caller,
+            Control::CreateSource(id.to_owned(), settings),
+            actor,
+        )
+        .await?;
         self.couriers.look();
         Ok(())
     }
 
-    /// Replaces a source's settings. Attempts in flight keep what they started with.
+    /// Changes some of a source's settings. Attempts in flight keep what they started with.
     pub async fn update_source(
         &self,
         caller: &Caller,
         id: &str,
-        settings: SourceSettings,
+        patch: SettingsPatch,
+        actor: &str,
     ) -> Result<(), Refusal> {
-        self.done(caller, Control::UpdateSource(id.to_owned(), settings))
-            .await
+        let update = Control::UpdateSource(id.to_owned(), patch);
+        self.done(caller, update, actor).await
     }
 
     /// Forgets a source, unless the active schema names it or it has unsettled commits.
-    pub async fn delete_source(&self, caller: &Caller, id: &str) -> Result<(), Refusal> {
+    pub async fn delete_source(
+        &self,
+        caller: &Caller,
+        id: &str,
+        actor: &str,
+    ) -> Result<(), Refusal> {
         for _ in 0..SCHEMA_MOVES {
             let schema = self.schemas.latest(&caller.organization).await?;
             let delete = Control::DeleteSource {
@@ -91,7 +103,7 @@ impl Service {
                     .as_ref()
                     .is_some_and(|schema| schema.sources().contains(id)),
             };
-            match self.submit(caller, delete).await? {
+            match self.submit(caller, by(caller, actor, delete)).await? {
                 Reply::Done => return Ok(()),
                 Reply::SchemaMoved(version) => {
                     self.schemas.refresh(&caller.organization, version).await?;
@@ -103,8 +115,36 @@ impl Service {
     }
 
     /// Takes and delivers commits again.
-    pub async fn enable_source(&self, caller: &Caller, id: &str) -> Result<(), Refusal> {
-        self.done(caller, Control::EnableSource(id.to_owned()))
+    pub async fn enable_source(
+        &self,
+        caller: &Caller,
+        id: &str,
+        actor: &str,
+    ) -> Result<(), Refusal> {
+        self.done(caller, Control::EnableSource(id.to_owned()), actor)
+            .await
+    }
+
+    /// Takes commits and delivers none.
+    pub async fn pause_source(
+        &self,
+        caller: &Caller,
+        id: &str,
+        reason: &str,
+        actor: &str,
+    ) -> Result<(), Refusal> {
+        let pause = Control::PauseSource(id.to_owned(), reason.to_owned());
+        self.done(caller, pause, actor).await
+    }
+
+    /// Delivers again what a paused source kept.
+    pub async fn resume_source(
+        &self,
+        caller: &Caller,
+        id: &str,
+        actor: &str,
+    ) -> Result<(), Refusal> {
+        self.done(caller, Control::ResumeSource(id.to_owned()), actor)
             .await
     }
 
@@ -114,12 +154,35 @@ impl Service {
         caller: &Caller,
         id: &str,
         reason: &str,
+        actor: &str,
     ) -> Result<(), Refusal> {
-        self.done(
-            caller,
-            Control::DisableSource(id.to_owned(), reason.to_owned()),
-        )
-        .await
+        let disable = Control::DisableSource(id.to_owned(), reason.to_owned());
+        self.done(caller, disable, actor).await
+    }
+
+    /// Keeps events that were pushed, JSON as on the wire, until they are taken in.
+    pub async fn push_events(
+        &self,
+        caller: &Caller,
+        id: &str,
+        events: Vec<String>,
+    ) -> Result<Push, Refusal> {
+        let organization = caller.organization.clone();
+        let pushed = feeds::push(&self.store, organization, id.to_owned(), events).await?;
+        self.wake.ring_feed(&caller.organization, id);
+        Ok(pushed)
+    }
+
+    /// Reads a source's feed anew, from this cursor or from its start.
+    pub async fn reset_feed(
+        &self,
+        caller: &Caller,
+        id: &str,
+        cursor: Option<String>,
+        actor: &str,
+    ) -> Result<(), Refusal> {
+        let reset = Control::ResetFeed(id.to_owned(), cursor);
+        self.done(caller, reset, actor).await
     }
 
     async fn submit(&self, caller: &Caller, control: Control) -> Result<Reply, Refusal> {
@@ -127,12 +190,21 @@ impl Service {
         Ok(self.flushers.submit(&caller.organization, command).await?)
     }
 
-    async fn done(&self, caller: &Caller, control: Control) -> Result<(), Refusal> {
-        match self.submit(caller, control).await? {
+    async fn done(&self, caller: &Caller, control: Control, actor: &str) -> Result<(), Refusal> {
+        match self.submit(caller, by(caller, actor, control)).await? {
             Reply::Done => Ok(()),
             reply => Err(refused(reply)),
         }
     }
+}
+
+/// What an operator asks for, with who asks.
+fn by(caller: &Caller, actor: &str, control: Control) -> Control {
+    let operator = Operator {
+        key_id: caller.key_id,
+        actor: actor.to_owned(),
+    };
+    Control::By(operator, Box::new(control))
 }
 
 fn push(schema: &Arc<Schema>, stands: Option<&Schema>, force: bool) -> PushSchema {

@@ -1,9 +1,14 @@
 //! Every number that the process tells, named once. Each says what a bad value means.
 
+mod log;
+
 use std::time::Duration;
 
+use backends::data_source::clock::Skew;
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::{Counter, Gauge, Histogram, Meter, MeterProvider, UpDownCounter};
+
+pub use log::LogMetrics;
 
 /// The instruments. Clones record to the same ones. No label grows with customers: which source or
 /// organization is in trouble stands in the log lines, the spans and the status calls.
@@ -18,6 +23,11 @@ pub struct Metrics {
     head_locks: Counter<u64>,
     deltas: Counter<u64>,
     connections: Gauge<u64>,
+    clock_skew: Gauge<f64>,
+    pruned: Counter<u64>,
+    feed_events: Counter<u64>,
+    feed_alarms: Counter<u64>,
+    log: LogMetrics,
 }
 
 /// Commits in one batch, from one to the largest.
@@ -29,6 +39,7 @@ const SECONDS_BOUNDS: [f64; 13] = [
 
 impl Metrics {
     /// Makes the instruments.
+    #[expect(clippy::too_many_lines, reason = "a line or three for each instrument")]
     pub fn new(meter: &Meter) -> Self {
         Self {
             commits: meter
@@ -74,6 +85,24 @@ impl Metrics {
                 .u64_gauge("coordinator.pool.connections")
                 .with_description("Database connections in use, by pool")
                 .build(),
+            clock_skew: meter
+                .f64_gauge("coordinator.clock.skew")
+                .with_unit("s")
+                .with_description("The database's clock less this machine's")
+                .build(),
+            pruned: meter
+                .u64_counter("coordinator.pruned")
+                .with_description("Rows past their retention that were deleted, by table")
+                .build(),
+            feed_events: meter
+                .u64_counter("coordinator.feed.events")
+                .with_description("Events of feeds that were dealt with, each once")
+                .build(),
+            feed_alarms: meter
+                .u64_counter("coordinator.feed.alarms")
+                .with_description("Things that feeds showed and a person must see")
+                .build(),
+            log: LogMetrics::new(meter),
         }
     }
 
@@ -136,5 +165,34 @@ impl Metrics {
     pub fn connections(&self, pool: &'static str, in_use: u64) {
         self.connections
             .record(in_use, &[KeyValue::new("pool", pool)]);
+    }
+
+    /// The database's clock was found this far from ours. Bad: more than 30 s either way; endpoints
+    /// refuse what is signed five minutes off.
+    pub fn clock_skew(&self, skew: Skew) {
+        let by = skew.by.as_secs_f64();
+        self.clock_skew
+            .record(if skew.ahead { by } else { -by }, &[]);
+    }
+
+    /// Rows past their retention were deleted. Bad: none for a day while writes go on.
+    pub fn pruned(&self, table: &'static str, rows: u64) {
+        self.pruned.add(rows, &[KeyValue::new("table", table)]);
+    }
+
+    /// Events of feeds were dealt with. Bad: none for long, from sources whose apps write.
+    pub fn feed_events(&self, count: u64) {
+        self.feed_events.add(count, &[]);
+    }
+
+    /// A feed showed what a person must see. Bad: any; `cursor_refused` (the feed is not read until it
+    /// is reset), `rejected_commit_applied` (an endpoint refused what it did).
+    pub fn feed_alarm(&self, what: &'static str) {
+        self.feed_alarms.add(1, &[KeyValue::new("what", what)]);
+    }
+
+    /// What the log's subscribers are measured by.
+    pub fn log(&self) -> &LogMetrics {
+        &self.log
     }
 }

@@ -350,3 +350,28 @@ fn what_is_no_part_of_the_intent_leaves_the_fingerprint_alone() {
     assert_ne!(groups(&["a"]), one);
     assert_eq!(groups(&["a", "b"]), groups(&["b", "a", "a"]));
 }
+
+#[test]
+fn the_time_when_a_commit_is_over_is_a_time_and_no_part_of_its_intent() {
+    let create = operation(
+        OperationType::Create,
+        "reports",
+        "r1",
+        r#"{"date": "today"}"#,
+    );
+    let ending = |seconds, nanos| v1::CommitRequest {
+        expire_time: Some(prost_types::Timestamp { seconds, nanos }),
+        ..request(vec![create.clone()])
+    };
+    let commit = admitted(ending(4_102_444_800, 500_000_000));
+    let at = commit.expires_at.unwrap();
+    assert_eq!((at.year(), at.millisecond()), (2100, 500));
+    let without = admitted(request(vec![create.clone()]));
+    assert_eq!(without.expires_at, None);
+    assert_eq!(without.fingerprint, commit.fingerprint);
+    for (seconds, nanos) in [(i64::MAX, 0), (i64::MIN, 0), (0, -1), (0, 1_000_000_000)] {
+        let refusal = refused(ending(seconds, nanos));
+        assert_eq!(refusal.reason, "expire_time_invalid");
+        assert_eq!(refusal.violations[0].field, "expire_time");
+    }
+}

@@ -117,6 +117,29 @@ fn fields_are_checked_one_by_one_without_the_others() {
 }
 
 #[test]
+fn a_row_that_a_source_holds_has_the_declared_types_and_is_free_otherwise() {
+    let schema = compiled(REPORT);
+    let model = schema.model("reports").unwrap();
+    let of_held = |text| verdict(model.check_held(&row(text)));
+    for held in [
+        r#"{"id": 7}"#,
+        r#"{"id": "r1", "date": null, "count": null, "column": [1]}"#,
+        r#"{"id": "r1", "date": "long ago", "temp_max": 61, "price": 0.001}"#,
+        r#"{"id": "r1", "tags": [{"name": "a", "colour": "red"}]}"#,
+    ] {
+        assert_eq!(of_held(held), None, "{held}");
+    }
+    assert_eq!(
+        of_held(r#"{"id": "r1", "date": "long ago", "temp_max": "warm"}"#),
+        fault("field_type", "temp_max")
+    );
+    assert_eq!(
+        of_held(r#"{"id": "r1", "tags": [{"name": 1}]}"#),
+        fault("field_type", "tags[0].name")
+    );
+}
+
+#[test]
 fn numbers_are_judged_by_their_exact_value() {
     let schema = compiled(REPORT);
     let model = schema.model("reports").unwrap();

@@ -33,7 +33,7 @@ fn a_document_names_models_backings_and_groups() {
     let row = json!({"id": "r1", "station": "S"});
     assert_eq!(
         reports.groups(row.as_object().unwrap()),
-        ["station:S", "id:r1"]
+        ["id:r1", "station:S"]
     );
     assert!(schema.model("airports").is_none());
 }

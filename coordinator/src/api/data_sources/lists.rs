@@ -10,6 +10,7 @@ use crate::domain::Caller;
 use crate::pages::{cut, limit, page_size};
 use crate::refusal::Refusal;
 use crate::store::attempts::{self, Position, Query};
+use crate::store::pending::{self, Filter};
 use crate::store::sources;
 
 /// What page tokens of this service are bound to, with the organization and the parameters.
@@ -82,13 +83,23 @@ impl DataSourcesApi {
     ) -> Result<v1::ListPendingResponse, Refusal> {
         let (store, pages) = (&self.rooms.store, &self.rooms.pages);
         let source = names::parse_source(NAME, &request.name)?;
+        let filter = filter(request.filter)?;
+        let commit = names::display_name("client_tx_id", request.client_tx_id)?;
         self.stored(caller, source.clone()).await?;
-        let asked = [PENDING, caller.organization.as_str(), &source];
+        let key = (caller.organization.clone(), source.clone());
+        if !commit.is_empty() {
+            let found = pending::get(store, key, commit).await?;
+            let found = found.filter(|one| filter.takes(one));
+            return Ok(v1::ListPendingResponse {
+                commits: found.into_iter().map(encode::pending).collect(),
+                next_page_token: String::new(),
+            });
+        }
+        let word = request.filter.to_string();
+        let asked = [PENDING, caller.organization.as_str(), &source, &word];
         let size = page_size(request.page_size)?;
         let after: i64 = pages.open(&asked, &request.page_token)?.unwrap_or_default();
-        let organization = caller.organization.clone();
-        let mut rows =
-            sources::pending(store, organization, source.clone(), after, limit(size)).await?;
+        let mut rows = pending::list(store, key, filter, after, limit(size)).await?;
         let more = cut(&mut rows, size);
         let last = rows.last().filter(|_| more);
         Ok(v1::ListPendingResponse {
@@ -97,6 +108,16 @@ impl DataSourcesApi {
                 .unwrap_or_default(),
             commits: rows.into_iter().map(encode::pending).collect(),
         })
+    }
+}
+
+fn filter(number: i32) -> Result<Filter, Refusal> {
+    match v1::PendingFilter::try_from(number) {
+        Ok(v1::PendingFilter::Unspecified) => Ok(Filter::All),
+        Ok(v1::PendingFilter::Waiting) => Ok(Filter::Waiting),
+        Ok(v1::PendingFilter::Failing) => Ok(Filter::Failing),
+        Ok(v1::PendingFilter::Dead) => Ok(Filter::Dead),
+        Err(_) => Err(Refusal::field("field_invalid", "filter", "is not known")),
     }
 }
 

@@ -7,7 +7,7 @@ use backends::data_source::endpoint::EndpointUrl;
 use backends::data_source::schedule::RetrySchedule;
 use proto::v1;
 
-use crate::domain::SourceSettings;
+use crate::domain::{SettingsPatch, SourceSettings};
 use crate::refusal::Refusal;
 
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
@@ -17,6 +17,15 @@ const LONGEST_TIMEOUT: Duration = Duration::from_secs(30);
 const MAX_IN_FLIGHT: i32 = 16;
 const LARGEST_IN_FLIGHT: i32 = 1_024;
 
+const LARGEST_PER_SECOND: i32 = 100_000;
+
+const MAX_PENDING: i64 = 1_000_000;
+const LARGEST_PENDING: i64 = 10_000_000;
+
+const FEED_LAG: Duration = Duration::from_mins(1);
+const SHORTEST_LAG: Duration = Duration::from_secs(1);
+const LONGEST_LAG: Duration = Duration::from_hours(1);
+
 const MOST_DELAYS: usize = 30;
 const SHORTEST_DELAY: Duration = Duration::from_millis(1);
 
@@ -24,7 +33,15 @@ const SHORTEST_DELAY: Duration = Duration::from_millis(1);
 const LONGEST_SCHEDULE: Duration = Duration::from_hours(24 * 24);
 
 /// The fields that a mask may name, as paths from the source.
-const FIELDS: [&str; 4] = ["url", "retry_policy", "request_timeout", "max_in_flight"];
+const FIELDS: [&str; 7] = [
+    "url",
+    "retry_policy",
+    "request_timeout",
+    "max_in_flight",
+    "max_per_second",
+    "max_pending",
+    "feed_lag",
+];
 
 /// Every setting from the message.
 pub(super) fn all(
@@ -36,26 +53,31 @@ pub(super) fn all(
         retry: retry(given)?,
         request_timeout: request_timeout(given)?,
         max_in_flight: max_in_flight(given)?,
+        max_per_second: max_per_second(given)?,
+        max_pending: max_pending(given)?,
+        feed_lag: feed_lag(given)?,
     })
 }
 
-/// The settings that the mask's paths name from the message, the others as they stand. No path, or
-/// `*`, names all.
+/// The settings that the mask's paths name from the message. No path, or `*`, names all.
 pub(super) fn masked(
-    mut settings: SourceSettings,
     given: &v1::DataSource,
     paths: &[String],
     egress: &EgressPolicy,
-) -> Result<SourceSettings, Refusal> {
+) -> Result<SettingsPatch, Refusal> {
     if paths.is_empty() || paths == ["*"] {
-        return all(given, egress);
+        return all(given, egress).map(SettingsPatch::from);
     }
+    let mut patch = SettingsPatch::default();
     for path in paths {
         match path.as_str() {
-            "url" => settings.url = url(given, egress)?,
-            "retry_policy" | "retry_policy.delays" => settings.retry = retry(given)?,
-            "request_timeout" => settings.request_timeout = request_timeout(given)?,
-            "max_in_flight" => settings.max_in_flight = max_in_flight(given)?,
+            "url" => patch.url = Some(url(given, egress)?),
+            "retry_policy" | "retry_policy.delays" => patch.retry = Some(retry(given)?),
+            "request_timeout" => patch.request_timeout = Some(request_timeout(given)?),
+            "max_in_flight" => patch.max_in_flight = Some(max_in_flight(given)?),
+            "max_per_second" => patch.max_per_second = Some(max_per_second(given)?),
+            "max_pending" => patch.max_pending = Some(max_pending(given)?),
+            "feed_lag" => patch.feed_lag = Some(feed_lag(given)?),
             _ => {
                 let rule = format!("names some of `{}`", FIELDS.join("`, `"));
                 return Err(
@@ -64,7 +86,7 @@ pub(super) fn masked(
             }
         }
     }
-    Ok(settings)
+    Ok(patch)
 }
 
 fn url(given: &v1::DataSource, egress: &EgressPolicy) -> Result<String, Refusal> {
@@ -132,6 +154,42 @@ fn max_in_flight(given: &v1::DataSource) -> Result<i32, Refusal> {
             ))
         }
     }
+}
+
+fn max_per_second(given: &v1::DataSource) -> Result<i32, Refusal> {
+    if (0..=LARGEST_PER_SECOND).contains(&given.max_per_second) {
+        return Ok(given.max_per_second);
+    }
+    let field = "data_source.max_per_second";
+    Err(Refusal::field(
+        "max_per_second_invalid",
+        field,
+        "is 0 to 100,000",
+    ))
+}
+
+fn max_pending(given: &v1::DataSource) -> Result<i64, Refusal> {
+    match given.max_pending {
+        0 => Ok(MAX_PENDING),
+        1..=LARGEST_PENDING => Ok(given.max_pending),
+        _ => {
+            let field = "data_source.max_pending";
+            Err(Refusal::field(
+                "max_pending_invalid",
+                field,
+                "is 1 to 10,000,000",
+            ))
+        }
+    }
+}
+
+fn feed_lag(given: &v1::DataSource) -> Result<Duration, Refusal> {
+    let Some(lag) = given.feed_lag else {
+        return Ok(FEED_LAG);
+    };
+    let lag = Duration::try_from(lag).ok();
+    lag.filter(|lag| (SHORTEST_LAG..=LONGEST_LAG).contains(lag))
+        .ok_or_else(|| Refusal::field("feed_lag_invalid", "data_source.feed_lag", "is 1 s to 1 h"))
 }
 
 #[cfg(test)]
@@ -232,22 +290,24 @@ mod tests {
             ..with_delays(vec![seconds(1)])
         };
         let paths = ["max_in_flight".to_owned(), "retry_policy.delays".to_owned()];
-        let after = masked(before.clone(), &given, &paths, &production()).unwrap();
+        let mut after = before.clone();
+        let patch = masked(&given, &paths, &production()).unwrap();
+        patch.apply(&mut after);
         let expected = SourceSettings {
             max_in_flight: 3,
             retry: RetrySchedule {
                 delays: vec![Duration::from_secs(1)],
             },
-            ..before.clone()
+            ..before
         };
         assert_eq!(after, expected);
-        let after = masked(before, &given, &[], &production()).unwrap();
-        assert_eq!(after.url, "https://other.example.com/");
+        let patch = masked(&given, &[], &production()).unwrap();
+        patch.apply(&mut after);
+        assert_eq!(after, all(&given, &production()).unwrap());
     }
 
     #[test]
     fn a_mask_with_an_unknown_or_output_only_path_is_refused() {
-        let before = all(&given(), &production()).unwrap();
         for path in [
             "",
             "state",
@@ -256,7 +316,7 @@ mod tests {
             "data_source.url",
             "retry_policy.delays.seconds",
         ] {
-            let refused = masked(before.clone(), &given(), &[path.to_owned()], &production());
+            let refused = masked(&given(), &[path.to_owned()], &production());
             let refusal = refused.unwrap_err();
             assert_eq!(refusal.reason, "field_mask_invalid", "{path}");
             assert_eq!(refusal.violations[0].field, "update_mask");

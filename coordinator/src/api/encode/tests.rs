@@ -48,6 +48,7 @@ fn confirmed(id: CommitId, rows: &[Value]) -> Receipt {
         attempts: 2,
         assigned: vec![1],
         dead: false,
+        reentered_at: None,
     }
 }
 
@@ -105,13 +106,19 @@ fn the_overall_status_is_the_latest_of_all_kinds() {
             attempts_by_outcome: vec![5, 0, 2, 0, 0, 0],
             retries_by_outcome: vec![1, 0, 2, 0, 0, 0],
             pending: 3,
+            max_pending: 3,
             dead: 1,
             oldest_pending: Some(Duration::from_millis(1_500)),
             backoff_until: None,
+            certificate_expires_at: Some(at(30)),
+            seen_at: at(21),
+            failing_since: Some(at(7)),
             requests: vec![
                 of(RequestKind::Commit, Some(10), Some(error("timeout", 1))),
                 of(RequestKind::Load, Some(5), Some(error("dns", 20))),
             ],
+            feed: None,
+            pushed: 4,
         },
     );
     let overall = encoded.overall.unwrap();
@@ -120,4 +127,11 @@ fn the_overall_status_is_the_latest_of_all_kinds() {
     assert_eq!(encoded.attempts_by_outcome["retry"], 2);
     assert_eq!(encoded.kinds.len(), 2);
     assert_eq!(encoded.oldest_pending_age.unwrap().nanos, 500_000_000);
+    assert_eq!(encoded.failing_since, Some(timestamp(at(7))));
+    assert_eq!(encoded.warnings.len(), 2);
+    let feed = encoded.feed.unwrap();
+    assert_eq!(
+        (feed.state(), feed.pushed_count),
+        (v1::FeedState::Unspecified, 4)
+    );
 }

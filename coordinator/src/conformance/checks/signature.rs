@@ -8,13 +8,14 @@ use backends::data_source::wire::parse_error;
 
 use super::super::finding::{Finding, describe, ensure, wrong};
 use super::super::probe::{Commit, Probe};
+use crate::keys::unknown_key;
 
 /// Twice the skew that receivers forgive.
 const TOO_FAR: Duration = Duration::from_mins(10);
 
 pub(super) async fn another_key(probe: &Probe) -> Result<(), Finding> {
     let (id, commit) = one_create(probe);
-    let exchange = probe.signed_with(&commit, &[Probe::unknown_key()]).await;
+    let exchange = probe.signed_with(&commit, &[unknown_key()]).await;
     refused(probe, &id, &exchange).await
 }
 
