@@ -4,8 +4,10 @@
 //! Dropping a [`TestApp`] looks at what it leaves in its database, and fails the test if a write is
 //! neither settled nor explained, or a session sits in an open transaction.
 
+pub mod follower;
 pub mod intent;
 mod leftovers;
+pub mod load;
 mod node;
 mod tenant;
 
@@ -23,6 +25,7 @@ use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+pub use self::follower::Follower;
 pub use self::node::TestNode;
 pub use self::tenant::{Source, Tenant, TenantSchema, reason};
 use crate::postgres::TestDatabase;
@@ -49,6 +52,7 @@ impl Default for Flags {
             ("operator-token", OPERATOR_TOKEN),
             ("master-keys", MASTER_KEYS),
             ("allow-subnet", "127.0.0.0/8"),
+            ("drain-grace", "0s"),
             ("node-lease", "2s"),
             ("node-renewal", "300ms"),
         ];
@@ -169,7 +173,19 @@ impl TestApp {
     /// # Panics
     /// When it does not start.
     pub async fn spawn_node(&self, executable: &str) -> TestNode {
-        TestNode::start(executable, &self.url, self.flags.clone()).await
+        self.spawn_node_in(executable, Vec::new()).await
+    }
+
+    /// As [`TestApp::spawn_node`], with these variables on top of this process's.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub async fn spawn_node_in(
+        &self,
+        executable: &str,
+        environment: Vec<(&'static str, String)>,
+    ) -> TestNode {
+        TestNode::start(executable, &self.url, self.flags.clone(), environment).await
     }
 
     /// Where the first node serves.
@@ -215,8 +231,8 @@ impl TestApp {
     /// When the node refuses.
     pub async fn tenant(&self, endpoint: &crate::endpoint::Endpoint) -> Tenant {
         let tenant = self.organization("acme").await;
-        tenant.prepare(&Source::at(endpoint)).await;
         endpoint.set_keys(&[tenant.key()]);
+        tenant.prepare(&Source::at(endpoint)).await;
         tenant
     }
 

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, StatusCode};
 use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -73,6 +73,12 @@ impl Arrival {
     /// The commit's `clientTxId`; empty for other kinds.
     pub fn client_tx_id(&self) -> &str {
         self.body["clientTxId"].as_str().unwrap_or_default()
+    }
+
+    /// Ids of the rows that the commit touches; none for other kinds.
+    pub fn rows(&self) -> impl Iterator<Item = &str> {
+        let operations = self.body["operations"].as_array().into_iter().flatten();
+        operations.filter_map(|it| it["id"].as_str())
     }
 }
 
@@ -145,6 +151,17 @@ impl Endpoint {
         self.state.change(|inner| inner.database.ledger = ledger);
     }
 
+    /// Answers that there is no feed, as an endpoint without an outbox does.
+    pub fn without_feed(&self) {
+        let none = Answer::error(StatusCode::NOT_FOUND, "source_events_not_configured");
+        self.always(Kind::Events, none);
+    }
+
+    /// Tells of commits in the feed as well, as an outbox does.
+    pub fn echo_commits(&self) {
+        self.state.change(|inner| inner.database.echoes = true);
+    }
+
     /// Answers the next request of a kind in one way; calls queue up.
     pub fn script(&self, kind: Kind, answer: Answer) {
         self.state
@@ -154,6 +171,17 @@ impl Endpoint {
     /// Answers every request of a kind in one way, once its scripts are used up.
     pub fn always(&self, kind: Kind, answer: Answer) {
         self.state.change(|inner| inner.habits.insert(kind, answer));
+    }
+
+    /// Answers every commit that touches a row in one way, whatever it does with others.
+    pub fn always_for(&self, row: &str, answer: Answer) {
+        self.state
+            .change(|inner| inner.rows.insert(row.to_owned(), answer));
+    }
+
+    /// The most commit requests that it had at once since its start.
+    pub fn most_at_once(&self) -> usize {
+        self.state.lock().most_at_once
     }
 
     /// Forgets scripts and habits of a kind.
@@ -222,7 +250,13 @@ impl Endpoint {
 
     /// Publishes an event, whatever the rows say.
     pub fn publish(&self, event: Value) {
-        self.state.change(|inner| inner.database.events.push(event));
+        self.state.change(|inner| inner.database.publish(event));
+    }
+
+    /// Publishes an event at a place of its own in the feed, late if others follow it already.
+    pub fn publish_at(&self, position: u64, event: Value) {
+        self.state
+            .change(|inner| inner.database.events.insert(position, event));
     }
 
     /// Waits until so many requests of a kind have arrived since the start, and returns them.
@@ -231,8 +265,9 @@ impl Endpoint {
     /// When that does not happen.
     pub async fn wait_for_arrivals(&self, kind: Kind, count: usize) -> Vec<Arrival> {
         self.wait_for(&format!("{count} arrivals of {kind:?}"), || {
-            let arrivals = self.arrivals_of(kind);
-            (arrivals.len() >= count).then_some(arrivals)
+            let of_kind = |it: &&Arrival| it.kind == Some(kind);
+            let arrived = self.state.lock().arrivals.iter().filter(of_kind).count();
+            (arrived >= count).then(|| self.arrivals_of(kind))
         })
         .await
     }
@@ -243,8 +278,8 @@ impl Endpoint {
     /// When that does not happen.
     pub async fn wait_for_executions(&self, count: usize) -> Vec<Execution> {
         self.wait_for(&format!("{count} executions"), || {
-            let executions = self.executions();
-            (executions.len() >= count).then_some(executions)
+            let executed = self.state.lock().executions.len();
+            (executed >= count).then(|| self.executions())
         })
         .await
     }

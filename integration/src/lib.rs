@@ -5,6 +5,8 @@ pub mod app;
 pub mod customer;
 pub mod demo;
 pub mod endpoint;
+pub mod history;
+pub mod log_check;
 pub mod node;
 pub mod postgres;
 pub mod process;

@@ -62,6 +62,7 @@ pub fn commit(client_tx_id: &str, operations: Vec<v1::Operation>) -> v1::CommitR
         operations,
         required_sync_groups: Vec::new(),
         wait: v1::Wait::Confirmed.into(),
+        ..v1::CommitRequest::default()
     }
 }
 

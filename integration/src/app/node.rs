@@ -26,6 +26,7 @@ pub struct TestNode {
     executable: String,
     database_url: String,
     flags: Flags,
+    environment: Vec<(&'static str, String)>,
     address: String,
     child: Option<Child>,
     reaper: Option<Child>,
@@ -33,11 +34,17 @@ pub struct TestNode {
 }
 
 impl TestNode {
-    pub(super) async fn start(executable: &str, database_url: &str, flags: Flags) -> Self {
+    pub(super) async fn start(
+        executable: &str,
+        database_url: &str,
+        flags: Flags,
+        environment: Vec<(&'static str, String)>,
+    ) -> Self {
         let mut node = Self {
             executable: executable.to_owned(),
             database_url: database_url.to_owned(),
             flags,
+            environment,
             address: String::new(),
             child: None,
             reaper: None,
@@ -72,6 +79,27 @@ impl TestNode {
     pub fn kill(&mut self) {
         drop(self.reaper.take().map(end));
         drop(self.child.take().map(end));
+    }
+
+    /// The process.
+    ///
+    /// # Panics
+    /// When it does not run.
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().expect("it runs").id()
+    }
+
+    /// The most memory that it ever had resident, in bytes.
+    ///
+    /// # Panics
+    /// When it does not run.
+    pub fn peak_memory(&self) -> u64 {
+        let child = self.child.as_ref().expect("it runs");
+        let status = std::fs::read_to_string(format!("/proc/{}/status", child.id()));
+        let status = status.expect("a running process has a status");
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kibibytes = peak.and_then(|it| it.trim().trim_end_matches(" kB").parse::<u64>().ok());
+        kibibytes.expect("the kernel tells it in kB") * 1_024
     }
 
     /// Sends a signal.
@@ -111,6 +139,7 @@ impl TestNode {
             .arg0(Role::Coordinator.name())
             .arg("serve")
             .args(self.flags.arguments(&self.database_url))
+            .envs(self.environment.iter().cloned())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())

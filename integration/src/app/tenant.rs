@@ -6,6 +6,7 @@ use proto::v1;
 use proto::v1::admin_client::AdminClient;
 use proto::v1::coordinator_client::CoordinatorClient;
 use proto::v1::data_sources_client::DataSourcesClient;
+use proto::v1::log_client::LogClient;
 use proto::v1::schemas_client::SchemasClient;
 use serde_json::{Value, json};
 use tonic::service::interceptor::InterceptedService;
@@ -34,6 +35,12 @@ pub struct Source {
     pub request_timeout: Duration,
     /// Requests in flight.
     pub max_in_flight: u32,
+    /// How far the sweep of the feed trails.
+    pub feed_lag: Duration,
+    /// Requests per second; 0 for no limit.
+    pub max_per_second: u32,
+    /// Commits that may wait; 0 for the default.
+    pub max_pending: u32,
 }
 
 impl Source {
@@ -44,6 +51,9 @@ impl Source {
             retry_delays: RETRY_DELAYS.to_vec(),
             request_timeout: Duration::from_secs(1),
             max_in_flight: 16,
+            feed_lag: Duration::from_mins(1),
+            max_per_second: 0,
+            max_pending: 0,
         }
     }
 
@@ -56,6 +66,9 @@ impl Source {
             retry_policy: Some(v1::RetryPolicy { delays }),
             request_timeout: Some(duration(self.request_timeout)),
             max_in_flight: i32::try_from(self.max_in_flight).expect("it is small"),
+            feed_lag: Some(duration(self.feed_lag)),
+            max_per_second: i32::try_from(self.max_per_second).expect("it is small"),
+            max_pending: self.max_pending.into(),
             ..v1::DataSource::default()
         }
     }
@@ -142,6 +155,17 @@ impl Tenant {
         self.at(&self.address)
     }
 
+    /// The same organization with another of its keys.
+    #[must_use]
+    pub fn with(&self, key: &str) -> Self {
+        Self::with_key(&self.address, &self.name, key)
+    }
+
+    /// Where its node serves.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
     /// The key.
     pub fn key(&self) -> &str {
         &self.key
@@ -155,6 +179,11 @@ impl Tenant {
     /// The `Coordinator` service.
     pub fn coordinator(&self) -> CoordinatorClient<Authorized> {
         CoordinatorClient::new(self.service.clone())
+    }
+
+    /// The `Log` service.
+    pub fn log(&self) -> LogClient<Authorized> {
+        LogClient::new(self.service.clone())
     }
 
     /// The `DataSources` service.
@@ -180,6 +209,7 @@ impl Tenant {
         let request = v1::CreateDataSourceRequest {
             data_source_id: SOURCE.to_owned(),
             data_source: Some(source.message()),
+            ..v1::CreateDataSourceRequest::default()
         };
         self.sources()
             .create(request)
@@ -349,6 +379,7 @@ impl Tenant {
             name: SOURCE_NAME.to_owned(),
             page_size: 1_000,
             page_token: String::new(),
+            ..v1::ListPendingRequest::default()
         };
         let page = self.sources().list_pending(request).await;
         page.expect("the source exists").into_inner().commits
@@ -362,6 +393,7 @@ impl Tenant {
         let request = v1::UpdateDataSourceRequest {
             data_source: Some(source.message()),
             update_mask: None,
+            ..v1::UpdateDataSourceRequest::default()
         };
         let updated = self.sources().update(request).await;
         updated.expect("the source exists");
@@ -375,7 +407,10 @@ impl Tenant {
         let name = SOURCE_NAME.to_owned();
         let enabled = self
             .sources()
-            .enable(v1::EnableDataSourceRequest { name })
+            .enable(v1::EnableDataSourceRequest {
+                name,
+                ..v1::EnableDataSourceRequest::default()
+            })
             .await;
         enabled.expect("the source exists");
     }
@@ -388,6 +423,7 @@ impl Tenant {
         let request = v1::DisableDataSourceRequest {
             name: SOURCE_NAME.to_owned(),
             reason: reason.to_owned(),
+            ..v1::DisableDataSourceRequest::default()
         };
         let disabled = self.sources().disable(request).await;
         disabled.expect("the source exists");
@@ -405,7 +441,7 @@ pub fn reason(status: &Status) -> String {
 }
 
 /// The same call is safe, and may do better.
-fn may_succeed(status: &Status) -> bool {
+pub(super) fn may_succeed(status: &Status) -> bool {
     matches!(
         status.code(),
         Code::Unavailable

@@ -47,6 +47,7 @@ impl FrontEnd {
                 max_in_flight: 32,
                 ..v1::DataSource::default()
             }),
+            ..v1::CreateDataSourceRequest::default()
         };
         DataSourcesClient::new(self.service.clone())
             .create(source)

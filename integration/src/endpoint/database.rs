@@ -22,7 +22,10 @@ pub enum Ledger {
 #[derive(Debug, Default)]
 pub(super) struct Database {
     pub(super) ledger: Ledger,
-    pub(super) events: Vec<Value>,
+    /// Whether commits are in the feed as well.
+    pub(super) echoes: bool,
+    /// The feed: what is visible, by position.
+    pub(super) events: BTreeMap<u64, Value>,
     models: BTreeMap<String, BTreeMap<String, Row>>,
     answers: HashMap<String, Value>,
 }
@@ -48,9 +51,19 @@ impl Database {
             "CREATE"
         };
         rows.insert(id.to_owned(), row.clone());
-        let event = format!("event-{}", self.events.len() + 1);
-        self.events
-            .push(json!({"id": event, "model": model, "entityId": id, "type": kind, "data": row}));
+        let event = format!("event-{}", self.next_position());
+        self.publish(
+            json!({"id": event, "model": model, "entityId": id, "type": kind, "data": row}),
+        );
+    }
+
+    /// Adds an event at the feed's end.
+    pub(super) fn publish(&mut self, event: Value) {
+        self.events.insert(self.next_position(), event);
+    }
+
+    fn next_position(&self) -> u64 {
+        self.events.last_key_value().map_or(1, |(last, _)| last + 1)
     }
 
     /// The answer to a request, and whether it changed the rows.
@@ -76,6 +89,9 @@ impl Database {
         let Some(operations) = body["operations"].as_array() else {
             return invalid();
         };
+        if operations.is_empty() {
+            return invalid();
+        }
         let refused: &[&str] = match self.ledger {
             Ledger::ClientTxId => &["notify"],
             Ledger::CorrelationId => &["force", "flag"],
@@ -90,16 +106,21 @@ impl Database {
         if let Some(first) = self.answers.get(name) {
             return (StatusCode::OK, first.clone(), false);
         }
-        let before = self.models.clone();
+        let before: Vec<_> = operations.iter().map(|it| self.stands(it)).collect();
         let applied: Result<Vec<_>, _> = operations.iter().map(|it| self.apply(it)).collect();
         match applied {
             Ok(rows) => {
+                if self.echoes {
+                    self.echo(body, operations, &rows);
+                }
                 let answer = json!({"rows": rows});
                 self.answers.insert(name.to_owned(), answer.clone());
                 (StatusCode::OK, answer, true)
             }
             Err((status, code)) => {
-                self.models = before;
+                for (model, id, row) in before {
+                    self.put_back(model, id, row);
+                }
                 (
                     status,
                     json!({"error": code, "message": format!("refused: {code}")}),
@@ -107,6 +128,39 @@ impl Database {
                 )
             }
         }
+    }
+
+    fn echo(&mut self, body: &Value, operations: &[Value], rows: &[Row]) {
+        for (operation, row) in operations.iter().zip(rows) {
+            let deleted = operation["type"] == "DELETE";
+            self.publish(json!({
+                "id": format!("event-{}", self.next_position()),
+                "model": operation["model"],
+                "entityId": operation["id"],
+                "type": operation["type"],
+                "data": if deleted { Value::Null } else { Value::Object(row.clone()) },
+                "clientTxId": body["clientTxId"],
+                "correlationId": body["correlationId"],
+            }));
+        }
+    }
+
+    /// The row that an operation is about, as it stands.
+    fn stands(&self, operation: &Value) -> (String, String, Option<Row>) {
+        let (model, id) = (text(operation, "model"), text(operation, "id"));
+        (
+            model.to_owned(),
+            id.to_owned(),
+            self.row(model, id).cloned(),
+        )
+    }
+
+    fn put_back(&mut self, model: String, id: String, row: Option<Row>) {
+        let rows = self.models.entry(model).or_default();
+        match row {
+            Some(row) => rows.insert(id, row),
+            None => rows.remove(&id),
+        };
     }
 
     fn apply(&mut self, operation: &Value) -> Result<Row, Refusal> {
@@ -170,21 +224,20 @@ impl Database {
         Some(page)
     }
 
-    /// The cursor is a position in the feed.
+    /// The cursor is a position in the feed: that of the last event that was answered.
     fn feed(&self, body: &Value) -> Value {
-        let start = text(body, "cursor")
-            .parse()
-            .unwrap_or(0)
-            .min(self.events.len());
+        let after: u64 = text(body, "cursor").parse().unwrap_or(0);
         let limit = body["limit"]
             .as_u64()
             .and_then(|it| usize::try_from(it).ok())
             .unwrap_or(100);
-        let end = start.saturating_add(limit).min(self.events.len());
-        if start == end {
+        let page: Vec<_> = self.events.range(after + 1..).take(limit).collect();
+        let Some((last, _)) = page.last() else {
             return json!({"events": []});
-        }
-        json!({"events": self.events[start..end], "nextCursor": end.to_string()})
+        };
+        let next = last.to_string();
+        let events: Vec<_> = page.into_iter().map(|(_, event)| event).collect();
+        json!({"events": events, "nextCursor": next})
     }
 }
 

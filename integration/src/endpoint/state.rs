@@ -31,7 +31,12 @@ pub(super) struct Inner {
     pub(super) executions: Vec<Execution>,
     pub(super) scripts: HashMap<Kind, VecDeque<Answer>>,
     pub(super) habits: HashMap<Kind, Answer>,
+    /// Answers to every commit that touches a row.
+    pub(super) rows: HashMap<String, Answer>,
     pub(super) gates: HashMap<Kind, Gate>,
+    /// Commit requests that were not answered yet, and the most that there were at once.
+    pub(super) at_once: usize,
+    pub(super) most_at_once: usize,
 }
 
 impl State {
@@ -43,7 +48,10 @@ impl State {
             executions: Vec::new(),
             scripts: HashMap::new(),
             habits: HashMap::new(),
+            rows: HashMap::new(),
             gates: HashMap::new(),
+            at_once: 0,
+            most_at_once: 0,
         };
         Self {
             inner: Mutex::new(inner),
@@ -83,6 +91,10 @@ impl State {
         if let Some(gate) = &answer.after {
             gate.passed().await;
         }
+        // Before the reply: what it brings about may arrive before we come back.
+        if arrival.kind == Some(Kind::Commit) {
+            self.lock().at_once -= 1;
+        }
         connection.reply(&answer.reply, honest).await
     }
 }
@@ -101,11 +113,18 @@ impl Inner {
             body,
         };
         self.arrivals.push(arrival.clone());
+        if kind == Some(Kind::Commit) {
+            self.at_once += 1;
+            self.most_at_once = self.most_at_once.max(self.at_once);
+        }
         let Some(kind) = kind else {
             return (arrival, None, Answer::honest());
         };
         let scripted = self.scripts.get_mut(&kind).and_then(VecDeque::pop_front);
-        let answer = scripted.or_else(|| self.habits.get(&kind).cloned());
+        let of_row = arrival.rows().find_map(|row| self.rows.get(row));
+        let answer = scripted
+            .or_else(|| of_row.cloned())
+            .or_else(|| self.habits.get(&kind).cloned());
         (
             arrival,
             self.gates.get(&kind).cloned(),

@@ -58,23 +58,36 @@ fn every_path_that_the_documents_name_exists() {
     }
 }
 
+/// A test's name, with the module before it if that is said: `module::a_sentence_of_many_words`.
+fn test_name(quoted: &str) -> Option<(Option<&str>, &str)> {
+    let (module, sentence) = match quoted.split_once("::") {
+        Some((module, sentence)) => (Some(module), sentence),
+        None => (None, quoted),
+    };
+    let words = |it: &str| it.bytes().all(|it| it.is_ascii_lowercase() || it == b'_');
+    let is_test = sentence.matches('_').count() >= 4 && words(sentence);
+    is_test.then_some((module, sentence))
+}
+
+/// Whether a module's tests stand in this file: in its own, or in `tests.rs` beneath it.
+fn is_module(path: &Path, module: &str) -> bool {
+    let named = |path: &Path| path.file_stem().is_some_and(|stem| stem == module);
+    named(path) || path.ends_with("tests.rs") && path.parent().is_some_and(named)
+}
+
 #[test]
 fn every_test_that_the_architecture_names_exists() {
     let text = document("ARCHITECTURE.md");
     let sources = sources();
-    let sentences = quoted(&text).filter(|one| {
-        one.matches('_').count() >= 4
-            && one
-                .bytes()
-                .all(|byte| byte.is_ascii_lowercase() || byte == b'_')
-    });
-    let mut named = 0;
-    for sentence in sentences {
+    let named: Vec<_> = quoted(&text).filter_map(test_name).collect();
+    for (module, sentence) in &named {
         let function = format!("fn {sentence}(");
-        let there = sources.iter().any(|(_, text)| text.contains(&function));
-        assert!(there, "there is no test {sentence}");
-        named += 1;
+        let there = sources.iter().any(|(path, text)| {
+            text.contains(&function) && module.is_none_or(|module| is_module(path, module))
+        });
+        assert!(there, "there is no test {module:?} {sentence}");
     }
+    let named = named.len();
     assert!(named > 15, "the promises name their tests");
 }
 

@@ -173,6 +173,7 @@ async fn a_url_that_is_not_a_public_https_one_is_refused_and_changes_nothing() {
         let request = CreateDataSourceRequest {
             data_source_id: "new".to_owned(),
             data_source: Some(source(url)),
+            ..CreateDataSourceRequest::default()
         };
         house.sources().create(request).await
     };
@@ -181,6 +182,7 @@ async fn a_url_that_is_not_a_public_https_one_is_refused_and_changes_nothing() {
         let request = UpdateDataSourceRequest {
             data_source: Some(source(url)),
             update_mask: None,
+            ..UpdateDataSourceRequest::default()
         };
         house.sources().update(request).await
     };
@@ -216,6 +218,7 @@ async fn a_url_is_kept_as_what_it_means() {
                 url: given.to_owned(),
                 ..DataSource::default()
             }),
+            ..CreateDataSourceRequest::default()
         };
         let source = house.sources().create(request).await.unwrap().into_inner();
         assert_eq!(source.url, kept);
@@ -245,6 +248,7 @@ async fn the_coordinators_own_address_is_refused_even_in_development() {
         let request = CreateDataSourceRequest {
             data_source_id: "new".to_owned(),
             data_source: Some(source),
+            ..CreateDataSourceRequest::default()
         };
         house.sources().create(request).await
     };
@@ -356,6 +360,7 @@ async fn furnish(tenant: &Tenant, sources: impl Iterator<Item = (&str, String)>)
         let request = CreateDataSourceRequest {
             data_source_id: id.to_owned(),
             data_source: Some(source),
+            ..CreateDataSourceRequest::default()
         };
         tenant.sources().create(request).await.unwrap();
         let fields = json!({"type": "object", "additionalProperties": true});

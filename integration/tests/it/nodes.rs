@@ -1,5 +1,10 @@
 //! Several nodes over one database: sources change hands, and no node harms another's work.
 
+mod crashes;
+mod faults;
+mod late_copies;
+mod restarts;
+
 use std::time::{Duration, Instant};
 
 use integration::app::{Flags, Source, Tenant, TestApp, TestNode, eventually, intent};

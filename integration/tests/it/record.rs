@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use axum::http::StatusCode;
-use integration::app::{Source, TestApp, intent, reason};
+use integration::app::{Source, TestApp, eventually, intent, reason};
 use integration::endpoint::{Answer, Endpoint, Kind, Reply};
 use proto::v1;
 use proto::v1::{AttemptTrigger, DataSourceState, RequestKind};
@@ -166,6 +166,7 @@ fn of(status: &v1::DataSourceStatus, kind: RequestKind) -> &v1::RequestStatus {
 async fn the_last_success_and_the_last_error_are_told_for_each_kind_of_request() {
     let app = TestApp::start().await;
     let endpoint = Endpoint::start("").await.unwrap();
+    endpoint.without_feed();
     let tenant = app.tenant(&endpoint).await;
     assert_eq!(tenant.status().await.kinds, []);
     endpoint.script(Kind::Commit, fixed(502, ""));
@@ -218,6 +219,7 @@ async fn the_last_success_and_the_last_error_are_told_for_each_kind_of_request()
 async fn what_waits_is_counted_and_listed_and_everything_outlives_a_restart() {
     let mut app = TestApp::start().await;
     let endpoint = Endpoint::start("").await.unwrap();
+    endpoint.without_feed();
     let tenant = app.tenant(&endpoint).await;
     tenant
         .update_source(&Source {
@@ -225,6 +227,11 @@ async fn what_waits_is_counted_and_listed_and_everything_outlives_a_restart() {
             ..Source::at(&endpoint)
         })
         .await;
+    eventually("the feed to be known as none", async || {
+        let feed = tenant.status().await.feed.unwrap();
+        (feed.state() == v1::FeedState::None).then_some(())
+    })
+    .await;
     let idle = tenant.status().await;
     assert_eq!((idle.pending_count, idle.oldest_pending_age), (0, None));
     for id in ["1", "2"] {

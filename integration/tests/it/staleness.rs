@@ -1,7 +1,8 @@
 //! A writer that says what its view of a row rests on does not overwrite what it has not seen.
 
-use integration::app::{Tenant, TestApp, intent, reason};
-use integration::endpoint::{Endpoint, Kind};
+use axum::http::StatusCode;
+use integration::app::{Source, Tenant, TestApp, intent, reason};
+use integration::endpoint::{Answer, Endpoint, Gate, Kind, Reply};
 use proto::v1;
 use proto::v1::OnStale;
 use serde_json::json;
@@ -80,4 +81,127 @@ async fn of_two_writers_with_one_view_exactly_one_wins() {
         let (one, other) = tokio::join!(one, other);
         assert!(one.is_ok() != other.is_ok(), "{one:?} {other:?}");
     }
+}
+
+#[tokio::test]
+async fn a_commit_that_is_pending_on_the_row_makes_every_view_of_it_stale() {
+    let app = TestApp::start().await;
+    let endpoint = Endpoint::start("").await.unwrap();
+    let tenant = app.tenant(&endpoint).await;
+    let create = intent::create("airports", "1", &json!({"text": "first"}));
+    endpoint.hold(Kind::Commit);
+    tenant
+        .commit(intent::queued("create", vec![create]))
+        .await
+        .unwrap();
+    // Nobody has read the row that is being made: 0 is as far as any view goes.
+    let queued = |name, on_stale| v1::CommitRequest {
+        wait: v1::Wait::Queued.into(),
+        ..update(name, "airports", 0, on_stale)
+    };
+    let refused = tenant.commit(queued("rejects", OnStale::Reject)).await;
+    let refused = refused.unwrap_err();
+    assert_eq!(
+        (refused.code(), reason(&refused).as_str()),
+        (Code::Aborted, "stale_context")
+    );
+    let told = refused.get_details_error_info().unwrap().metadata;
+    assert_eq!(
+        (told["pending"].as_str(), told.contains_key("sync_id")),
+        ("true", false)
+    );
+    let (forces, flags) = (
+        queued("forces", OnStale::Force),
+        queued("flags", OnStale::Flag),
+    );
+    for request in [&forces, &flags] {
+        tenant.commit(request.clone()).await.unwrap();
+    }
+    endpoint.release(Kind::Commit);
+    let receipt = tenant.confirm(flags).await;
+    assert!(receipt.changes[0].stale);
+    assert!(!tenant.confirm(forces).await.changes[0].stale);
+    // All are settled: the row's last change is what counts again.
+    let seen = read_at(&tenant, "airports").await;
+    tenant
+        .confirm(update("fresh", "airports", seen, OnStale::Reject))
+        .await;
+}
+
+#[tokio::test]
+async fn a_commit_that_was_refused_leaves_no_trace_of_its_row() {
+    let app = TestApp::start().await;
+    let endpoint = Endpoint::start("").await.unwrap();
+    let tenant = app.tenant(&endpoint).await;
+    endpoint.script(Kind::Commit, Answer::error(StatusCode::CONFLICT, "taken"));
+    let create = intent::create("airports", "1", &json!({"text": "first"}));
+    let request = intent::commit("create", vec![create.clone()]);
+    let receipt = tenant.settle(request).await;
+    assert_eq!(receipt.state(), v1::CommitState::Rejected);
+    let remembered = async || -> Vec<(i64, i64, i64)> {
+        sqlx::query_as("SELECT sync_id, accepted_sequence, settled_sequence FROM row_versions")
+            .fetch_all(&app.pool())
+            .await
+            .unwrap()
+    };
+    assert_eq!(remembered().await, []);
+    tenant.confirm(intent::commit("again", vec![create])).await;
+    assert_eq!(remembered().await, [(1, 2, 2)]);
+    endpoint.script(Kind::Commit, Answer::error(StatusCode::CONFLICT, "taken"));
+    let receipt = tenant
+        .settle(update("refused", "airports", 1, OnStale::Reject))
+        .await;
+    assert_eq!(receipt.state(), v1::CommitState::Rejected);
+    assert_eq!(remembered().await, [(1, 3, 3)]);
+}
+
+#[tokio::test]
+async fn a_view_is_judged_again_when_delivery_begins() {
+    let app = TestApp::start().await;
+    let endpoint = Endpoint::start("").await.unwrap();
+    let tenant = app.tenant(&endpoint).await;
+    tenant
+        .update_source(&Source {
+            max_in_flight: 1,
+            ..Source::at(&endpoint)
+        })
+        .await;
+    let create = intent::create("airports", "1", &json!({"text": "first"}));
+    tenant.confirm(intent::commit("create", vec![create])).await;
+    let seen = read_at(&tenant, "airports").await;
+    // A commit of another row changes this one too, and says so, after the others were accepted.
+    let deltas = json!({"deltas": [
+        {"model": "airports", "id": "2", "type": "CREATE", "data": {"id": "2"}},
+        {"model": "airports", "id": "1", "type": "UPDATE", "data": {"id": "1", "text": "touched"}},
+    ]});
+    let reply = Reply::Fixed(StatusCode::OK, Vec::new(), deltas.to_string().into_bytes());
+    let gate = Gate::closed();
+    endpoint.script(Kind::Commit, Answer::applied_but(reply).once_open(&gate));
+    let other = intent::create("airports", "2", &json!({}));
+    tenant
+        .commit(intent::queued("other", vec![other]))
+        .await
+        .unwrap();
+    endpoint.wait_for_arrivals(Kind::Commit, 2).await;
+    let rejects = v1::CommitRequest {
+        wait: v1::Wait::Queued.into(),
+        ..update("rejects", "airports", seen, OnStale::Reject)
+    };
+    tenant.commit(rejects.clone()).await.unwrap();
+    let flags = v1::CommitRequest {
+        wait: v1::Wait::Queued.into(),
+        ..update("flags", "airports", seen, OnStale::Flag)
+    };
+    tenant.commit(flags.clone()).await.unwrap();
+    gate.open();
+    let rejected = tenant.settle(rejects).await;
+    assert_eq!(rejected.state(), v1::CommitState::Rejected);
+    let error = rejected.error.unwrap();
+    assert_eq!(error.code, "stale_context");
+    assert!(error.message.contains("operations[0]"), "{error:?}");
+    assert_eq!(rejected.attempt_count, 0);
+    assert!(tenant.confirm(flags).await.changes[0].stale);
+    let sent: Vec<_> = endpoint.executions();
+    let sent: Vec<_> = sent.iter().map(|it| it.client_tx_id.as_str()).collect();
+    assert_eq!(sent, ["create", "other", "airports-flags"]);
 }

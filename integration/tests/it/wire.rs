@@ -108,7 +108,8 @@ async fn reads_are_signed_too_and_have_an_id_of_their_own_each() {
         tenant.load("airports", "1").await.unwrap();
         tenant.list("airports").await.unwrap();
     }
-    let arrivals = endpoint.arrivals();
+    let mut arrivals = endpoint.arrivals();
+    arrivals.retain(|it| it.kind != Some(Kind::Events));
     assert_eq!(arrivals.len(), 4);
     let mut ids: Vec<_> = arrivals.iter().map(Arrival::webhook_id).collect();
     ids.sort_unstable();

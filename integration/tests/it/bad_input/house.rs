@@ -256,6 +256,7 @@ pub(crate) fn source(id: &str, url: &str) -> v1::CreateDataSourceRequest {
     v1::CreateDataSourceRequest {
         data_source_id: id.to_owned(),
         data_source: Some(source),
+        ..v1::CreateDataSourceRequest::default()
     }
 }
 

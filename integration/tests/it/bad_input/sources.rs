@@ -78,6 +78,7 @@ async fn a_source_that_is_named_badly_or_is_another_organizations_is_refused() {
     let disabled = |reason: &str| DisableDataSourceRequest {
         name: "dataSources/crm".to_owned(),
         reason: reason.to_owned(),
+        ..DisableDataSourceRequest::default()
     };
     let cases = vec![
         (
@@ -97,7 +98,10 @@ async fn a_source_that_is_named_badly_or_is_another_organizations_is_refused() {
         let name = name.to_owned();
         house
             .sources()
-            .delete(DeleteDataSourceRequest { name })
+            .delete(DeleteDataSourceRequest {
+                name,
+                ..DeleteDataSourceRequest::default()
+            })
             .await
     };
     let in_use = refused(Code::FailedPrecondition, "source_in_use");
@@ -168,6 +172,7 @@ async fn a_page_of_sources_attempts_or_commits_that_is_asked_for_badly_is_refuse
         name: "dataSources/crm".to_owned(),
         page_size,
         page_token: page_token.to_owned(),
+        ..ListPendingRequest::default()
     };
     let cases = vec![
         ("a negative page", page(-1, ""), size()),
@@ -184,6 +189,7 @@ async fn a_disabled_source_takes_no_commits_and_gives_no_rows() {
     let disable = DisableDataSourceRequest {
         name: "dataSources/crm".to_owned(),
         reason: "moving house".to_owned(),
+        ..DisableDataSourceRequest::default()
     };
     house.sources().disable(disable).await.unwrap();
     let asked = || {
@@ -221,7 +227,10 @@ async fn a_disabled_source_takes_no_commits_and_gives_no_rows() {
     let name = "dataSources/crm".to_owned();
     house
         .sources()
-        .enable(EnableDataSourceRequest { name })
+        .enable(EnableDataSourceRequest {
+            name,
+            ..EnableDataSourceRequest::default()
+        })
         .await
         .unwrap();
     house.commit("to-crm", vec![create]).await;
@@ -282,6 +291,7 @@ async fn refuses_all(house: &House, case: &str, (name, key): (&str, &str), refus
     let disable = DisableDataSourceRequest {
         name: name(),
         reason: String::new(),
+        ..DisableDataSourceRequest::default()
     };
     let answers = [
         sources
@@ -295,12 +305,18 @@ async fn refuses_all(house: &House, case: &str, (name, key): (&str, &str), refus
         sources.list_attempts(page).await.err(),
         sources.list_pending(pending).await.err(),
         sources
-            .enable(EnableDataSourceRequest { name: name() })
+            .enable(EnableDataSourceRequest {
+                name: name(),
+                ..EnableDataSourceRequest::default()
+            })
             .await
             .err(),
         sources.disable(disable).await.err(),
         sources
-            .delete(DeleteDataSourceRequest { name: name() })
+            .delete(DeleteDataSourceRequest {
+                name: name(),
+                ..DeleteDataSourceRequest::default()
+            })
             .await
             .err(),
     ];
@@ -434,6 +450,7 @@ fn updates() -> Vec<(&'static str, UpdateDataSourceRequest, Refusal)> {
     let absent = UpdateDataSourceRequest {
         data_source: None,
         update_mask: None,
+        ..UpdateDataSourceRequest::default()
     };
     vec![
         ("nothing", absent, field("field_required", "data_source")),
@@ -461,6 +478,7 @@ fn updated(given: DataSource, paths: &[&str]) -> UpdateDataSourceRequest {
     UpdateDataSourceRequest {
         data_source: Some(given),
         update_mask: Some(prost_types::FieldMask { paths }),
+        ..UpdateDataSourceRequest::default()
     }
 }
 

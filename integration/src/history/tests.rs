@@ -1,0 +1,235 @@
+use super::*;
+
+fn row(id: &str) -> Row {
+    Row {
+        model: "airports".to_owned(),
+        id: id.to_owned(),
+    }
+}
+
+/// Two clients, three commits, the second of which needed two attempts: as it should be.
+fn good() -> History {
+    let mut history = History::default();
+    for (number, (token, ids)) in
+        (0..).zip([("x", ["a", "b"]), ("y", ["b", "c"]), ("z", ["a", "c"])])
+    {
+        let rows: BTreeSet<Row> = ids.map(row).into();
+        let changes: BTreeMap<Row, i64> = rows.iter().cloned().zip(2 * number + 1..).collect();
+        history
+            .log
+            .extend(changes.iter().map(|(row, sync_id)| Position {
+                sync_id: *sync_id,
+                token: token.to_owned(),
+                row: row.clone(),
+            }));
+        history
+            .ends
+            .extend(rows.iter().map(|it| (it.clone(), token.to_owned())));
+        history.executions.push(Execution {
+            token: token.to_owned(),
+            rows: rows.clone(),
+        });
+        let sent = 10 * number.unsigned_abs();
+        history.writes.push(Write {
+            token: token.to_owned(),
+            rows,
+            delivered: true,
+            sent,
+            acknowledged: Some(sent + 1),
+            answers: vec![
+                Answer {
+                    confirmed: true,
+                    changes
+                };
+                2
+            ],
+        });
+        let attempts: &[&str] = if token == "y" {
+            &["unknown", "applied"]
+        } else {
+            &["applied"]
+        };
+        for outcome in attempts {
+            history.attempts.push(Attempt {
+                token: token.to_owned(),
+                webhook_id: format!("id-{token}"),
+                outcome: Some((*outcome).to_owned()),
+            });
+            history.arrivals.push(Arrival {
+                token: token.to_owned(),
+                webhook_id: format!("id-{token}"),
+                body: token.as_bytes().to_vec(),
+                signed: true,
+            });
+        }
+    }
+    history
+}
+
+/// Which rules a history breaks that differs from the good one in this.
+fn broken(breaking: impl FnOnce(&mut History)) -> BTreeSet<Rule> {
+    let mut history = good();
+    breaking(&mut history);
+    let faults = history.faults();
+    faults.into_iter().map(|it| it.rule).collect()
+}
+
+#[test]
+fn what_is_as_promised_has_no_fault() {
+    assert_eq!(good().faults(), []);
+    // An attempt need not have arrived, and what nobody acknowledged need not have happened.
+    let none = broken(|it| {
+        it.arrivals.remove(1);
+        it.writes[2].answers.iter_mut().for_each(|answer| {
+            answer.confirmed = false;
+            answer.changes.clear();
+        });
+        it.executions.pop();
+        it.log.truncate(4);
+        it.ends = [("a", "x"), ("b", "y"), ("c", "y")]
+            .map(|(id, token)| (row(id), token.to_owned()))
+            .into();
+        it.attempts[3].outcome = Some("refused".to_owned());
+    });
+    assert!(none.is_empty(), "{none:?}");
+}
+
+#[test]
+fn a_lost_commit_is_found() {
+    let never_executed = broken(|it| drop(it.executions.pop()));
+    assert_eq!(never_executed, [Rule::Lost].into());
+    let not_in_the_log = broken(|it| {
+        it.log.truncate(4);
+        it.ends = [(row("b"), "y".to_owned())].into();
+    });
+    assert_eq!(not_in_the_log, [Rule::Lost].into());
+    let only_queued = broken(|it| {
+        it.writes[2].answers.clear();
+        it.executions.pop();
+    });
+    assert_eq!(only_queued, [Rule::Lost, Rule::Unresolved].into());
+}
+
+#[test]
+fn a_doubled_commit_is_found() {
+    let executed = broken(|it| it.executions.push(it.executions[2].clone()));
+    assert_eq!(executed, [Rule::Doubled].into());
+    let logged = broken(|it| {
+        let again = Position {
+            sync_id: 7,
+            ..it.log[5].clone()
+        };
+        it.log.push(again);
+    });
+    assert_eq!(logged, [Rule::Doubled].into());
+}
+
+#[test]
+fn a_phantom_is_found() {
+    let nobody = |it: &mut History| {
+        it.executions[0].token = "nobody".to_owned();
+        it.log[0].token = "nobody".to_owned();
+    };
+    assert!(broken(nobody).contains(&Rule::Phantom));
+    let rejected = broken(|it| {
+        for answer in &mut it.writes[2].answers {
+            answer.confirmed = false;
+        }
+    });
+    assert_eq!(rejected, [Rule::Phantom].into());
+    let elsewhere = broken(|it| it.writes[1].delivered = false);
+    assert_eq!(elsewhere, [Rule::Phantom].into());
+}
+
+#[test]
+fn rows_that_changed_in_another_order_are_found() {
+    let at_the_endpoint = broken(|it| it.executions.swap(0, 1));
+    assert_eq!(at_the_endpoint, [Rule::Reordered].into());
+    let against_the_clients = broken(|it| {
+        it.writes[1].sent = 2;
+        it.writes[0].sent = 20;
+    });
+    assert_eq!(against_the_clients, [Rule::Reordered].into());
+    let overwritten = broken(|it| drop(it.ends.insert(row("a"), "x".to_owned())));
+    assert_eq!(overwritten, [Rule::Reordered].into());
+}
+
+#[test]
+fn what_came_in_order_may_have_been_sent_at_once() {
+    let none = broken(|it| {
+        it.writes[0].sent = 20;
+        it.writes[1].acknowledged = Some(21);
+        it.writes[2].sent = 19;
+        it.writes[2].acknowledged = Some(22);
+    });
+    assert!(none.is_empty(), "{none:?}");
+}
+
+#[test]
+fn half_a_commit_is_found() {
+    let executed = broken(|it| drop(it.executions[2].rows.pop_last()));
+    assert_eq!(executed, [Rule::Torn].into());
+    let logged = broken(|it| {
+        it.log.pop();
+        it.ends.clear();
+    });
+    assert_eq!(logged, [Rule::Torn].into());
+    let apart = broken(|it| {
+        let (x, y) = (it.log[1].clone(), it.log[3].clone());
+        it.log[1] = Position { sync_id: 2, ..y };
+        it.log[3] = Position { sync_id: 4, ..x };
+        it.ends.clear();
+        it.executions.clear();
+    });
+    assert!(apart.contains(&Rule::Torn), "{apart:?}");
+}
+
+#[test]
+fn a_gap_and_a_repeated_position_are_found() {
+    let gap = broken(|it| {
+        it.log[5].sync_id = 7;
+        for answer in &mut it.writes[2].answers {
+            answer.changes.insert(row("c"), 7);
+        }
+    });
+    assert_eq!(gap, [Rule::Gap, Rule::Torn].into());
+    let repeated = broken(|it| it.log[3].sync_id = 3);
+    assert!(repeated.contains(&Rule::Gap), "{repeated:?}");
+}
+
+#[test]
+fn answers_that_differ_are_found() {
+    let twice = broken(|it| it.writes[0].answers[1].changes.clear());
+    assert_eq!(twice, [Rule::Contradicted].into());
+    let from_the_log = broken(|it| {
+        for answer in &mut it.writes[0].answers {
+            answer.changes.insert(row("a"), 9);
+        }
+    });
+    assert_eq!(from_the_log, [Rule::Contradicted].into());
+    let pending = broken(|it| it.unsettled.push("y".to_owned()));
+    assert_eq!(pending, [Rule::Unresolved].into());
+}
+
+#[test]
+fn a_request_that_is_not_on_record_is_found() {
+    let unrecorded = broken(|it| drop(it.attempts.remove(1)));
+    assert_eq!(unrecorded, [Rule::OffRecord].into());
+    let open = broken(|it| it.attempts[1].outcome = None);
+    assert_eq!(open, [Rule::OffRecord].into());
+    let twice = broken(|it| it.attempts[1].outcome = Some("applied".to_owned()));
+    assert_eq!(twice, [Rule::OffRecord].into());
+}
+
+#[test]
+fn a_retry_that_is_another_request_is_found() {
+    let bytes = broken(|it| it.arrivals[2].body.push(b' '));
+    assert_eq!(bytes, [Rule::Altered].into());
+    let unsigned = broken(|it| it.arrivals[0].signed = false);
+    assert_eq!(unsigned, [Rule::Altered].into());
+    let id = broken(|it| {
+        it.arrivals[2].webhook_id = "fresh".to_owned();
+        it.attempts[2].webhook_id = "fresh".to_owned();
+    });
+    assert_eq!(id, [Rule::Altered].into());
+}
