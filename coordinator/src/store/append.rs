@@ -113,7 +113,7 @@ pub(super) fn array<T: ToString>(values: &[T]) -> String {
     format!("{{{}}}", values.join(","))
 }
 
-/// As [`array`], of texts.
+/// As [`array()`], of texts.
 fn text_array(values: &[String]) -> String {
     let mut array = String::from("{");
     for (index, value) in values.iter().enumerate() {
