@@ -3,6 +3,7 @@
 
 mod admin;
 mod auth;
+mod commit_stream;
 mod coordinator;
 mod data_sources;
 mod deadline;

@@ -242,7 +242,7 @@ impl Shared {
         let mut round = if locked {
             self.store.locked_round(organization).await?
         } else {
-            self.store.round()
+            self.store.round().await?
         };
         let Some(mut state) = round.read(organization, touched).await? else {
             let row = organization.to_string();

@@ -34,8 +34,8 @@ pub mod sources;
 use std::future::Future;
 use std::time::Duration;
 
-use sqlx::Executor;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use sqlx::{Connection, Executor};
 
 pub use error::Error;
 
@@ -165,12 +165,25 @@ fn told_apart(pool: &PgPool, error: Error) -> Error {
     }
 }
 
+/// A connection that was released longer ago is tried before it is used. One that broke since fails
+/// its user, who is told that the database is away, and tries again.
+const TRIED: Duration = Duration::from_secs(1);
+
 /// A pool that heals what a dropped future may have left behind: sqlx 0.9.0 can return a connection
 /// inside a transaction that a dropped `begin` left open, so each release rolls back.
 fn pool(options: PgConnectOptions, size: u32) -> PgPool {
     PgPoolOptions::new()
         .max_connections(size)
         .acquire_timeout(Duration::from_secs(2))
+        .test_before_acquire(false)
+        .before_acquire(|connection, released| {
+            Box::pin(async move {
+                if released.idle_for > TRIED {
+                    connection.ping().await?;
+                }
+                Ok(true)
+            })
+        })
         .after_release(|connection, _| {
             Box::pin(async move {
                 connection.execute("ROLLBACK").await?;

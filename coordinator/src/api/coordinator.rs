@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use proto::v1;
 use proto::v1::coordinator_server::Coordinator;
-use tonic::{Request, Response};
+use tonic::{Request, Response, Streaming};
 
 use super::Rooms;
 use super::auth::caller;
+use super::commit_stream::{self, Answers};
 use super::deadline::Deadline;
 use super::encode;
 use super::status::{Answer, status};
@@ -40,6 +41,17 @@ impl Coordinator for CoordinatorApi {
             .map(encode::receipt)
             .map(Response::new)
             .map_err(status)
+    }
+
+    type CommitStreamStream = Answers;
+
+    async fn commit_stream(
+        &self,
+        request: Request<Streaming<v1::CommitStreamRequest>>,
+    ) -> Answer<Answers> {
+        let traceparent = traceparent(&request);
+        let opened = commit_stream::open(Arc::clone(&self.rooms), request, traceparent);
+        opened.map(Response::new)
     }
 
     async fn get_commit(&self, request: Request<v1::GetCommitRequest>) -> Answer<v1::Receipt> {

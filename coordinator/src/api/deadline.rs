@@ -32,16 +32,27 @@ impl Deadline {
     /// The deadline of a call that came in at `now` with these headers, or the refusal of one that
     /// leaves no time to begin.
     pub(super) fn of(headers: &HeaderMap, now: Instant, cap: Duration) -> Result<Self, Refusal> {
+        Self::within(timeout(headers), now, cap)
+    }
+
+    /// The same of a message on a stream that came in at `now` and says itself how long it may take.
+    pub(super) fn within(
+        timeout: Option<Duration>,
+        now: Instant,
+        cap: Duration,
+    ) -> Result<Self, Refusal> {
         let longest = Self {
             receipt_by: now + cap,
             answer_by: now + cap + BEYOND_WAIT,
         };
-        let Some(timeout) = timeout(headers) else {
+        let Some(timeout) = timeout else {
             return Ok(longest);
         };
         if timeout <= AHEAD {
             return Err(exceeded());
         }
+        // Anything longer is capped, and might be more than an instant can be moved by.
+        let timeout = timeout.min(cap + BEYOND_WAIT + AHEAD);
         let way_back = (timeout / 10).clamp(WAY_BACK.0, WAY_BACK.1);
         Ok(Self {
             receipt_by: longest

@@ -17,7 +17,7 @@ use tower::{Layer, Service};
 use super::Rooms;
 use super::auth::{Access, bearer, operator};
 use super::deadline::{Deadline, exceeded};
-use super::seats::Seats;
+use super::seats::{Seat, Seats};
 use super::status::{completed, response};
 use crate::domain::OrganizationId;
 use crate::keys::overloaded;
@@ -42,6 +42,24 @@ struct Gate {
 pub(super) struct Edge<S> {
     gate: Arc<Gate>,
     inner: S,
+}
+
+/// Lets in the messages of a stream, each as if it were a call.
+#[derive(Clone, Debug)]
+pub(super) struct Turnstile(Arc<Gate>);
+
+/// What a call holds while it runs.
+#[derive(Debug)]
+pub(super) struct Passage {
+    _call: Seat<()>,
+    _own: Seat<OrganizationId>,
+}
+
+impl Turnstile {
+    /// A passage for one more call of an organization.
+    pub(super) fn enter(&self, organization: &OrganizationId) -> Result<Passage, Refusal> {
+        self.0.enter(organization)
+    }
 }
 
 impl EdgeLayer {
@@ -94,7 +112,21 @@ where
 }
 
 impl Gate {
-    async fn answer<S>(&self, inner: S, request: Request<Body>, now: Instant) -> Response<Body>
+    fn enter(&self, organization: &OrganizationId) -> Result<Passage, Refusal> {
+        let call = self.calls.take(&()).ok_or_else(overloaded)?;
+        let own = self.calls_by_organization.take(organization);
+        Ok(Passage {
+            _call: call,
+            _own: own.ok_or_else(overloaded)?,
+        })
+    }
+
+    async fn answer<S>(
+        self: &Arc<Self>,
+        inner: S,
+        request: Request<Body>,
+        now: Instant,
+    ) -> Response<Body>
     where
         S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
     {
@@ -117,7 +149,7 @@ impl Gate {
     }
 
     async fn pass<S>(
-        &self,
+        self: &Arc<Self>,
         mut inner: S,
         mut request: Request<Body>,
         deadline: Deadline,
@@ -126,7 +158,7 @@ impl Gate {
         S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
     {
         request.extensions_mut().insert(deadline);
-        let seats = match Access::of(request.uri().path()) {
+        let passage = match Access::of(request.uri().path()) {
             Access::Anybody => None,
             Access::Operator => {
                 operator(
@@ -142,14 +174,14 @@ impl Gate {
                     .authenticate(bearer(request.headers())?)
                     .await?;
                 // Strangers take no seat, so that they cannot keep those with a key out.
-                let seat = self.calls.take(&()).ok_or_else(overloaded)?;
-                let own = self.calls_by_organization.take(&caller.organization);
+                let passage = self.enter(&caller.organization)?;
                 request.extensions_mut().insert(caller);
-                Some((seat, own.ok_or_else(overloaded)?))
+                request.extensions_mut().insert(Turnstile(Arc::clone(self)));
+                Some(passage)
             }
         };
         let Ok(answer) = inner.call(request).await;
-        drop(seats);
+        drop(passage);
         Ok(answer)
     }
 }

@@ -22,6 +22,9 @@ use crate::store::feeds::QuarantinedEvent;
 use crate::store::pending::Pending;
 use crate::store::sources::{FeedStanding, Requests, Source, Status};
 
+/// What a receipt leaves of a message to what it may stand in.
+const ENVELOPE: usize = 2 << 10;
+
 pub(super) fn timestamp(at: OffsetDateTime) -> prost_types::Timestamp {
     let nanos = i32::try_from(at.nanosecond()).expect("less than 10^9");
     prost_types::Timestamp {
@@ -40,7 +43,7 @@ pub(super) fn duration(duration: Duration) -> prost_types::Duration {
 /// rows that the log no longer holds, without them.
 pub(super) fn receipt(receipt: Receipt) -> v1::Receipt {
     let mut encoded = whole_receipt(receipt);
-    if encoded.encoded_len() > LARGEST_MESSAGE {
+    if encoded.encoded_len() > LARGEST_MESSAGE - ENVELOPE {
         encoded.changes.clear();
         encoded.changes_expired = true;
     }

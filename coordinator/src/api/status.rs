@@ -5,6 +5,8 @@
 
 use std::collections::HashMap;
 
+use bytes::Bytes;
+use proto::v1;
 use tonic::body::Body;
 use tonic::codegen::http::Response;
 use tonic::{Code, Status};
@@ -87,11 +89,26 @@ pub(super) fn unimplemented() -> Response<Body> {
 pub(super) fn completed(response: Response<Body>) -> Response<Body> {
     match Status::from_header_map(response.headers()) {
         Some(bare) if bare.code() != Code::Ok && bare.details().is_empty() => {
-            let (code, reason) = transport_fault(bare.code());
-            let details = ErrorDetails::with_error_info(reason, DOMAIN, HashMap::new());
-            Status::with_error_details(code, cut(bare.message()), details).into_http()
+            reasoned(&bare).into_http()
         }
         _ => response,
+    }
+}
+
+/// An error of the transport's own, with its reason.
+pub(super) fn reasoned(bare: &Status) -> Status {
+    let (code, reason) = transport_fault(bare.code());
+    let details = ErrorDetails::with_error_info(reason, DOMAIN, HashMap::new());
+    Status::with_error_details(code, cut(bare.message()), details)
+}
+
+/// A refusal as a message on a stream that goes on.
+pub(super) fn message(refusal: Refusal) -> v1::CallError {
+    let status = status(refusal);
+    v1::CallError {
+        code: status.code().into(),
+        message: status.message().to_owned(),
+        status: Bytes::copy_from_slice(status.details()),
     }
 }
 

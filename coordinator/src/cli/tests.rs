@@ -62,6 +62,15 @@ impl Coordinator for Scripted {
         Ok(Response::new(receipt))
     }
 
+    type CommitStreamStream = tokio_stream::Empty<Result<v1::CommitStreamResponse, Status>>;
+
+    async fn commit_stream(
+        &self,
+        _: Request<tonic::Streaming<v1::CommitStreamRequest>>,
+    ) -> Result<Response<Self::CommitStreamStream>, Status> {
+        Err(Status::unimplemented("no command opens a stream"))
+    }
+
     async fn get_commit(
         &self,
         _: Request<v1::GetCommitRequest>,

@@ -6,6 +6,7 @@ use std::time::Duration;
 use backends::data_source::wire::{self, LONGEST_COMMIT, Scope};
 use bytes::Bytes;
 use proto::v1;
+use time::OffsetDateTime;
 use tokio::time::Instant;
 use tracing::Instrument;
 
@@ -13,7 +14,7 @@ use super::Service;
 use crate::admit;
 use crate::admit::schema::Schema;
 use crate::decide::{Accept, Command, LedgerEntry, Reply};
-use crate::domain::{Caller, Commit, CommitState, OrganizationId, Receipt, Route};
+use crate::domain::{Caller, Commit, CommitState, Receipt, Route};
 use crate::refusal::{Class, Refusal};
 use crate::telemetry::trace;
 use crate::wake::Waiter;
@@ -77,21 +78,30 @@ impl Service {
             Decided::Entry(entry) => {
                 let pending = entry.state == CommitState::Queued && !entry.dead;
                 if pending && settles {
-                    self.settled(organization, &client_tx_id, (&mut waiter, deadline))
-                        .await?;
+                    return self.settled(caller, &entry, (&mut waiter, deadline)).await;
                 } else if pending {
                     return Ok(entry.receipt());
                 }
-                self.receipt(caller, &client_tx_id).await
+                self.recorded(caller, &client_tx_id, Some(entry.accepted_at))
+                    .await
             }
         }
     }
 
     /// The recorded receipt.
     pub async fn receipt(&self, caller: &Caller, client_tx_id: &str) -> Result<Receipt, Refusal> {
+        self.recorded(caller, client_tx_id, None).await
+    }
+
+    async fn recorded(
+        &self,
+        caller: &Caller,
+        client_tx_id: &str,
+        accepted_at: Option<OffsetDateTime>,
+    ) -> Result<Receipt, Refusal> {
         let receipt = self
             .store
-            .receipt(&caller.organization, client_tx_id)
+            .receipt_since(&caller.organization, client_tx_id, accepted_at)
             .await?;
         receipt.ok_or_else(|| {
             Refusal::new(
@@ -166,22 +176,30 @@ impl Service {
         Ok((older, admitted))
     }
 
-    /// Waits until a commit is settled or dead, at most until the deadline.
+    /// The receipt of a commit that is pending, once it is settled or dead; at the deadline, as it
+    /// stands. The waiter is older than what is known of the commit, so that no ring is missed.
     async fn settled(
         &self,
-        organization: &OrganizationId,
-        client_tx_id: &str,
+        caller: &Caller,
+        entry: &LedgerEntry,
         (waiter, deadline): (&mut Waiter<'_>, Instant),
-    ) -> Result<(), Refusal> {
+    ) -> Result<Receipt, Refusal> {
+        let (organization, client_tx_id) = (&caller.organization, &entry.client_tx_id);
+        let recorded = || self.recorded(caller, client_tx_id, Some(entry.accepted_at));
         loop {
-            if self.store.settled(organization, client_tx_id).await? || Instant::now() >= deadline {
-                return Ok(());
-            }
             let look = deadline.min(Instant::now() + LOOK);
-            tokio::select! {
-                () = waiter.rung() => {}
-                () = tokio::time::sleep_until(look) => {}
-                () = self.draining.cancelled() => return Ok(()),
+            let rung = tokio::select! {
+                () = waiter.rung() => true,
+                () = tokio::time::sleep_until(look) => false,
+                () = self.draining.cancelled() => return recorded().await,
+            };
+            let over = Instant::now() >= deadline;
+            // A ring is worth the whole receipt at once; a look on the off chance is not.
+            if rung || over || self.store.settled(organization, client_tx_id).await? {
+                let receipt = recorded().await?;
+                if over || receipt.dead || receipt.state != CommitState::Queued {
+                    return Ok(receipt);
+                }
             }
         }
     }

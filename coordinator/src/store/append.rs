@@ -351,6 +351,11 @@ fn attempts(statement: &mut Statement, append: &Append) -> Result<(), Error> {
         })?;
         part.column(&closed, |one| one.excerpt.as_deref())?;
         part.column(&closed, |one| one.next_attempt_at)?;
+        let started = || closed.iter().map(|one| one.started_at);
+        for _place in ["found", "updated"] {
+            part.bind(started().min())?;
+            part.bind(started().max())?;
+        }
     }
     Ok(())
 }

@@ -5,6 +5,7 @@ use backends::operation::{Change, OperationKind};
 use serde_json::Value;
 use sqlx::Row;
 use sqlx::postgres::PgRow;
+use time::OffsetDateTime;
 
 use super::{Error, Store, detached};
 use crate::domain::{CommitId, CommitState, Delta, OrganizationId, Receipt};
@@ -16,12 +17,23 @@ impl Store {
         organization: &OrganizationId,
         client_tx_id: &str,
     ) -> Result<Option<Receipt>, Error> {
+        self.receipt_since(organization, client_tx_id, None).await
+    }
+
+    /// The same for less, if it is known when the commit was accepted.
+    pub async fn receipt_since(
+        &self,
+        organization: &OrganizationId,
+        client_tx_id: &str,
+        accepted_at: Option<OffsetDateTime>,
+    ) -> Result<Option<Receipt>, Error> {
         let (key, name) = (organization.clone(), client_tx_id.to_owned());
         let rows = detached(&self.ledger, |pool| async move {
             let receipt = sqlx::query(include_str!("sql/receipt.sql"));
             Ok(receipt
                 .bind(key.as_str())
                 .bind(name)
+                .bind(accepted_at)
                 .fetch_all(&pool)
                 .await?)
         })

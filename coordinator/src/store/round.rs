@@ -1,5 +1,6 @@
 //! One round of reading, deciding and appending.
 
+use sqlx::pool::PoolConnection;
 use sqlx::postgres::PgPool;
 use sqlx::{Postgres, Transaction};
 
@@ -10,8 +11,9 @@ use crate::domain::OrganizationId;
 /// How a round keeps its organization's state from moving between its read and its append.
 #[derive(Debug)]
 pub enum Round {
-    /// Not at all: the append writes nothing if the head has moved.
-    Optimistic(PgPool),
+    /// Not at all: the append writes nothing if the head has moved. One connection serves both, since
+    /// each release to the pool costs round trips of its own.
+    Optimistic(PgPool, PoolConnection<Postgres>),
     /// By the head's lock, for an organization that many nodes write at once. The only place where
     /// a lock spans a round trip.
     Locked(PgPool, Box<Transaction<'static, Postgres>>),
@@ -19,8 +21,10 @@ pub enum Round {
 
 impl Store {
     /// A round that may find itself too late.
-    pub fn round(&self) -> Round {
-        Round::Optimistic(self.ledger.clone())
+    pub async fn round(&self) -> Result<Round, Error> {
+        let apart = |error: sqlx::Error| told_apart(&self.ledger, error.into());
+        let connection = self.ledger.acquire().await.map_err(apart)?;
+        Ok(Round::Optimistic(self.ledger.clone(), connection))
     }
 
     /// A round that waits for its turn and is not overtaken. Call it from a task that is not dropped.
@@ -43,8 +47,8 @@ impl Round {
         touched: &Touched,
     ) -> Result<Option<State>, Error> {
         let (pool, read) = match self {
-            Self::Optimistic(pool) => {
-                let found = read::read(&*pool, organization, touched).await;
+            Self::Optimistic(pool, connection) => {
+                let found = read::read(&mut **connection, organization, touched).await;
                 (&*pool, found)
             }
             Self::Locked(pool, transaction) => {
@@ -64,9 +68,11 @@ impl Round {
         written: &Append,
     ) -> Result<bool, Error> {
         match self {
-            Self::Optimistic(pool) => append::append(&pool, organization, state, written)
-                .await
-                .map_err(|error| told_apart(&pool, error)),
+            Self::Optimistic(pool, mut connection) => {
+                append::append(&mut *connection, organization, state, written)
+                    .await
+                    .map_err(|error| told_apart(&pool, error))
+            }
             Self::Locked(_, mut transaction) => {
                 let moved =
                     append::append(&mut **transaction, organization, state, written).await?;

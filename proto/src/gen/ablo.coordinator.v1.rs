@@ -58,6 +58,54 @@ pub struct CommitRequest {
     #[prost(message, optional, tag = "6")]
     pub expire_time: ::core::option::Option<::prost_types::Timestamp>,
 }
+/// A commit among others on one stream.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct CommitStreamRequest {
+    /// The commit.
+    #[prost(message, optional, tag = "1")]
+    pub commit: ::core::option::Option<CommitRequest>,
+    /// How long its answer may take, from when it was read: what the deadline is to a call of its own.
+    /// Absent: the server's wait cap.
+    #[prost(message, optional, tag = "2")]
+    pub timeout: ::core::option::Option<::prost_types::Duration>,
+}
+/// What became of one commit of a stream.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct CommitStreamResponse {
+    /// As in the commit.
+    #[prost(string, tag = "1")]
+    pub client_tx_id: ::prost::alloc::string::String,
+    /// What Commit would have answered.
+    #[prost(oneof = "commit_stream_response::Answer", tags = "2, 3")]
+    pub answer: ::core::option::Option<commit_stream_response::Answer>,
+}
+/// Nested message and enum types in `CommitStreamResponse`.
+pub mod commit_stream_response {
+    /// What Commit would have answered.
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Answer {
+        /// The receipt.
+        #[prost(message, tag = "2")]
+        Receipt(super::Receipt),
+        /// The error; see there.
+        #[prost(message, tag = "3")]
+        Error(super::CallError),
+    }
+}
+/// The error that a call of its own would have ended with.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CallError {
+    /// `google.rpc.Code`.
+    #[prost(int32, tag = "1")]
+    pub code: i32,
+    /// For a person.
+    #[prost(string, tag = "2")]
+    pub message: ::prost::alloc::string::String,
+    /// What `grpc-status-details-bin` carries: a serialized `google.rpc.Status`, whose details have the
+    /// reason.
+    #[prost(bytes = "bytes", tag = "3")]
+    pub status: ::prost::bytes::Bytes,
+}
 /// What a commit came to.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Receipt {
@@ -668,6 +716,51 @@ pub mod coordinator_client {
                 .insert(GrpcMethod::new("ablo.coordinator.v1.Coordinator", "Commit"));
             self.inner.unary(req, path, codec).await
         }
+        /// Commit for many at once: each message is decided as a call of its own would be, beside the
+        /// others, and answered when it is done, not in the order of sending. A message that is refused
+        /// is answered with its error; the stream goes on.
+        ///
+        /// At most 256 are in flight on a stream; the next is read when one of them has been answered, so a
+        /// sender that is ahead is held back by the transport. When the sender is done, the rest is answered
+        /// and the stream ends with `OK`. A stream that breaks changes nothing about what was accepted: send
+        /// the commits that were not answered again.
+        ///
+        /// Ends by itself, with every accepted commit answered as far as it is decided, with:
+        ///
+        /// * `UNAVAILABLE` `draining`: the node stops. Open another stream.
+        /// * `UNAVAILABLE` `stream_aged`: after 30 minutes, so that streams spread over new nodes.
+        /// * `UNAUTHENTICATED` `unauthenticated`: the key was revoked, at most 5 s ago; nothing more is
+        ///  answered.
+        /// * `RESOURCE_EXHAUSTED` `message_too_large`, `INTERNAL` `message_malformed`: what came is no
+        ///  message.
+        pub async fn commit_stream(
+            &mut self,
+            request: impl tonic::IntoStreamingRequest<
+                Message = super::CommitStreamRequest,
+            >,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::CommitStreamResponse>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/ablo.coordinator.v1.Coordinator/CommitStream",
+            );
+            let mut req = request.into_streaming_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("ablo.coordinator.v1.Coordinator", "CommitStream"),
+                );
+            self.inner.streaming(req, path, codec).await
+        }
         /// The receipt of a commit, by the id that its caller gave it.
         ///
         /// Errors of its own: `NOT_FOUND` `commit_not_found`.
@@ -784,6 +877,36 @@ pub mod coordinator_server {
             &self,
             request: tonic::Request<super::CommitRequest>,
         ) -> std::result::Result<tonic::Response<super::Receipt>, tonic::Status>;
+        /// Server streaming response type for the CommitStream method.
+        type CommitStreamStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::CommitStreamResponse, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// Commit for many at once: each message is decided as a call of its own would be, beside the
+        /// others, and answered when it is done, not in the order of sending. A message that is refused
+        /// is answered with its error; the stream goes on.
+        ///
+        /// At most 256 are in flight on a stream; the next is read when one of them has been answered, so a
+        /// sender that is ahead is held back by the transport. When the sender is done, the rest is answered
+        /// and the stream ends with `OK`. A stream that breaks changes nothing about what was accepted: send
+        /// the commits that were not answered again.
+        ///
+        /// Ends by itself, with every accepted commit answered as far as it is decided, with:
+        ///
+        /// * `UNAVAILABLE` `draining`: the node stops. Open another stream.
+        /// * `UNAVAILABLE` `stream_aged`: after 30 minutes, so that streams spread over new nodes.
+        /// * `UNAUTHENTICATED` `unauthenticated`: the key was revoked, at most 5 s ago; nothing more is
+        ///  answered.
+        /// * `RESOURCE_EXHAUSTED` `message_too_large`, `INTERNAL` `message_malformed`: what came is no
+        ///  message.
+        async fn commit_stream(
+            &self,
+            request: tonic::Request<tonic::Streaming<super::CommitStreamRequest>>,
+        ) -> std::result::Result<
+            tonic::Response<Self::CommitStreamStream>,
+            tonic::Status,
+        >;
         /// The receipt of a commit, by the id that its caller gave it.
         ///
         /// Errors of its own: `NOT_FOUND` `commit_not_found`.
@@ -940,6 +1063,54 @@ pub mod coordinator_server {
                                 max_encoding_message_size,
                             );
                         let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/ablo.coordinator.v1.Coordinator/CommitStream" => {
+                    #[allow(non_camel_case_types)]
+                    struct CommitStreamSvc<T: Coordinator>(pub Arc<T>);
+                    impl<
+                        T: Coordinator,
+                    > tonic::server::StreamingService<super::CommitStreamRequest>
+                    for CommitStreamSvc<T> {
+                        type Response = super::CommitStreamResponse;
+                        type ResponseStream = T::CommitStreamStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<
+                                tonic::Streaming<super::CommitStreamRequest>,
+                            >,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Coordinator>::commit_stream(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = CommitStreamSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.streaming(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)
