@@ -20,7 +20,6 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 
 use self::front_end::FrontEnd;
@@ -28,6 +27,7 @@ use self::outage::CustomerApp;
 use self::plan::{Model, Plan};
 use self::verdict::Verdict;
 use crate::node::{Node, temporary_folder};
+use crate::process::interrupted;
 
 /// Rows of one model that are on their way at a time.
 const IN_FLIGHT: usize = 128;
@@ -168,19 +168,6 @@ fn bar(bars: &MultiProgress, model: &Model) -> ProgressBar {
     bar.set_prefix(model.name);
     bar.enable_steady_tick(Duration::from_millis(100));
     bar
-}
-
-async fn interrupted() {
-    let (Ok(mut interrupt), Ok(mut terminate)) = (
-        signal(SignalKind::interrupt()),
-        signal(SignalKind::terminate()),
-    ) else {
-        return;
-    };
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
-    }
 }
 
 fn say(line: &str) {

@@ -10,3 +10,4 @@ pub mod log_check;
 pub mod node;
 pub mod postgres;
 pub mod process;
+pub mod speed;

@@ -17,6 +17,7 @@ use anyhow::{Context, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
+use tokio::signal::unix::{SignalKind, signal};
 
 /// Starting includes making a cluster, migrating it, and whatever else the machine is busy with.
 const READY_WITHIN: Duration = Duration::from_mins(2);
@@ -146,6 +147,20 @@ impl Drop for Process {
     fn drop(&mut self) {
         // It may have ended by itself.
         drop(self.kill());
+    }
+}
+
+/// Waits until somebody asks this process to stop.
+pub async fn interrupted() {
+    let (Ok(mut interrupt), Ok(mut terminate)) = (
+        signal(SignalKind::interrupt()),
+        signal(SignalKind::terminate()),
+    ) else {
+        return;
+    };
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
     }
 }
 

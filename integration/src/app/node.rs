@@ -34,7 +34,12 @@ pub struct TestNode {
 }
 
 impl TestNode {
-    pub(super) async fn start(
+    /// Starts a node over a migrated database, with more in its environment; `executable` calls
+    /// [`crate::process::role`] first.
+    ///
+    /// # Panics
+    /// When it does not serve.
+    pub async fn start(
         executable: &str,
         database_url: &str,
         flags: Flags,

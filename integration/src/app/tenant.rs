@@ -149,6 +149,12 @@ impl Tenant {
         Self::with_key(address, &self.name, &self.key)
     }
 
+    /// Somebody at the same node with this key.
+    #[must_use]
+    pub fn with_another_key(&self, key: &str) -> Self {
+        Self::with_key(&self.address, &self.name, key)
+    }
+
     /// The same organization over a connection of its own.
     #[must_use]
     pub fn connected_anew(&self) -> Self {
