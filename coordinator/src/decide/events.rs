@@ -157,7 +157,7 @@ impl Taking<'_> {
         }
     }
 
-    /// Contract, section 3: an echo names a commit of this source, and its row is one of the commit's.
+    /// An echo names a commit of this source, and its row is one of the commit's.
     fn origin(&self, event: &ExternalEvent) -> Origin {
         for echo in &event.echoes {
             let entry = self.state.ledger.get(&echo.client_tx_id);
