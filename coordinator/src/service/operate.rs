@@ -221,13 +221,9 @@ fn row(
         return Ok(Value::Object(row));
     }
     if let Some(model) = schema.model(&operation.model) {
-        model.check_row(&row).map_err(|fault| {
-            let path = match fault.field.as_str() {
-                "" => field.clone(),
-                inner => format!("{field}.{inner}"),
-            };
-            mismatched(path, fault.rule)
-        })?;
+        model
+            .check_held(&row)
+            .map_err(|fault| mismatched(format!("{field}.{}", fault.field), fault.rule))?;
     }
     Ok(Value::Object(row))
 }
