@@ -19,8 +19,8 @@ use crate::domain::{Caller, OrganizationId, Receipt};
 use crate::refusal::{Class, Refusal};
 use crate::store::pending::{self, Stretch};
 
-/// Commits recovered by one command.
-const CHUNK: usize = 256;
+/// Commits recovered by one command, which reads the bodies of those that are dead.
+const CHUNK: usize = 64;
 
 /// How often commits are looked up again that are moved by somebody else at the same time.
 const LOOKS: usize = 8;

@@ -290,6 +290,23 @@ async fn a_row_that_cannot_be_read_again_holds_nothing_up() {
 }
 
 #[tokio::test]
+async fn a_view_of_a_row_that_a_revived_commit_will_change_is_refused_at_the_call() {
+    let app = TestApp::start().await;
+    let (desk, endpoint) = desk(&app).await;
+    desk.dead(&endpoint, update("a", "1")).await;
+    // The newest commit on the row is settled: none is pending.
+    let read_at = desk.0.confirm(update("b", "1")).await.changes[0].sync_id;
+    endpoint.hold(Kind::Commit);
+    assert_eq!(desk.retry(&["a"]).await.unwrap(), ["a"]);
+    let mut guarded = update("c", "1");
+    guarded.operations[0].read_at = Some(read_at);
+    let refused = desk.0.commit(guarded).await.unwrap_err();
+    assert_eq!(reason(&refused), "stale_context");
+    endpoint.release(Kind::Commit);
+    assert_eq!(desk.settled("a").await.state(), CommitState::Confirmed);
+}
+
+#[tokio::test]
 async fn a_dead_commit_that_may_still_be_applied_keeps_its_place_when_it_is_retried() {
     let app = TestApp::start().await;
     let (desk, endpoint) = desk(&app).await;
