@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::judge::Judge;
 use super::record::failure;
-use super::take::{Terms, row_of};
+use super::take::{Anew, Terms, row_of};
 use super::{FeedReader, Trouble};
 use crate::admit::Schema;
 use crate::decide::{ExternalEvent, Misfit, Step, lane};
@@ -198,7 +198,7 @@ impl FeedReader {
         if !matches!(read, Ok(Ok(_))) {
             self.flight.read_again(rows);
         }
-        if let Err(version) = read? {
+        if let Err(Anew::Schema(version)) = read? {
             let schemas = &self.tools.schemas;
             schemas.refresh(&self.organization, version).await?;
         }
