@@ -17,9 +17,13 @@ pub(super) fn touch(accept: &Accept, touched: &mut Touched) {
     let commit = &accept.commit;
     touched.commits.push(commit.client_tx_id.clone());
     match &commit.route {
-        Route::Managed => touched
-            .rows
-            .extend(commit.operations.iter().map(Operation::key)),
+        Route::Managed => {
+            let operations = commit.operations.iter();
+            touched.rows.extend(operations.clone().map(Operation::key));
+            let judged = operations.filter(|it| it.read_at.is_some());
+            let judged = judged.filter(|it| it.on_stale != OnStale::Force);
+            touched.viewed.extend(judged.map(Operation::key));
+        }
         Route::Source(source) => {
             touched.sources.push(source.clone());
             let read = commit.operations.iter().filter(|it| it.read_at.is_some());

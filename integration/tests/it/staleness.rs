@@ -57,6 +57,79 @@ async fn a_stale_writer_is_refused_unless_it_insists_whichever_backing_holds_the
 }
 
 #[tokio::test]
+async fn a_view_of_a_row_that_was_deleted_since_is_stale_whichever_backing_held_it() {
+    let app = TestApp::start().await;
+    let endpoint = Endpoint::start("").await.unwrap();
+    let tenant = app.tenant(&endpoint).await;
+    for model in ["notes", "airports"] {
+        let text = json!({"text": "first"});
+        let viewed = |operation: v1::Operation, read_at, on_stale: OnStale| v1::Operation {
+            read_at: Some(read_at),
+            on_stale: on_stale.into(),
+            ..operation
+        };
+        let named =
+            |name: &str, operation| intent::commit(&format!("{model}-{name}"), vec![operation]);
+        let create = intent::create(model, "1", &text);
+        tenant.confirm(named("create", create.clone())).await;
+        let seen = read_at(&tenant, model).await;
+        let delete = intent::delete(model, "1");
+        let gone = tenant.confirm(named("delete", delete.clone())).await;
+        let gone = gone.changes[0].sync_id;
+        for (name, operation) in [
+            ("c", create.clone()),
+            ("u", intent::update(model, "1", &text)),
+            ("d", delete.clone()),
+        ] {
+            let stale = viewed(operation, seen, OnStale::Unspecified);
+            let status = tenant.commit(named(name, stale)).await.unwrap_err();
+            assert_eq!(
+                (status.code(), reason(&status).as_str()),
+                (Code::Aborted, "stale_context")
+            );
+            let told = status.get_details_error_info().unwrap().metadata;
+            assert_eq!(told["sync_id"], gone.to_string());
+        }
+        assert!(tenant.row(model, "1").await.is_none());
+        // Who saw that it is gone may make it anew; who insists may, too.
+        let fresh = viewed(create.clone(), gone, OnStale::Reject);
+        assert!(!tenant.confirm(named("fresh", fresh)).await.changes[0].stale);
+        tenant.confirm(named("again", delete)).await;
+        let flagged = viewed(create.clone(), gone, OnStale::Flag);
+        assert!(tenant.confirm(named("flags", flagged)).await.changes[0].stale);
+    }
+}
+
+#[tokio::test]
+async fn a_view_from_before_the_logs_retention_is_stale_where_there_is_no_row() {
+    let app = TestApp::start().await;
+    let endpoint = Endpoint::start("").await.unwrap();
+    let tenant = app.tenant(&endpoint).await;
+    let create = |name: &str, id: &str, read_at: Option<i64>| {
+        let create = intent::create("notes", id, &json!({}));
+        intent::commit(name, vec![v1::Operation { read_at, ..create }])
+    };
+    tenant.confirm(create("a", "a", None)).await;
+    let delete = intent::commit("d", vec![intent::delete("notes", "a")]);
+    tenant.confirm(delete).await;
+    tenant.confirm(create("b", "b", Some(0))).await;
+    app.expire_log(2).await;
+    for (name, id) in [("of a", "a"), ("of none", "c")] {
+        let status = tenant.commit(create(name, id, Some(1))).await.unwrap_err();
+        assert_eq!(
+            (status.code(), reason(&status).as_str()),
+            (Code::Aborted, "stale_context")
+        );
+    }
+    // Nothing has happened to either since.
+    tenant.confirm(create("anew", "a", Some(2))).await;
+    app.expire_log(i64::MAX).await;
+    let status = tenant.commit(create("all", "c", Some(3))).await;
+    assert_eq!(reason(&status.unwrap_err()), "stale_context");
+    tenant.confirm(create("newest", "c", Some(4))).await;
+}
+
+#[tokio::test]
 async fn of_two_writers_with_one_view_exactly_one_wins() {
     let app = TestApp::start().await;
     let tenant = app.organization("acme").await;

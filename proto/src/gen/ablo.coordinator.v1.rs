@@ -28,7 +28,9 @@ pub struct Operation {
     /// Names this operation towards the Data Source and in its delta. At most 255 characters.
     #[prost(string, tag = "5")]
     pub transaction_id: ::prost::alloc::string::String,
-    /// The sync id that the writer's view of the row rests on. Absent: last write wins.
+    /// The sync id that the writer's view of the row rests on. Absent: last write wins. A managed row
+    /// that is not there counts as changed by its DELETE; and, since nothing is known of it from before,
+    /// by everything that is older than the log's retention.
     #[prost(int64, optional, tag = "6")]
     pub read_at: ::core::option::Option<i64>,
     /// Only with `read_at`.
