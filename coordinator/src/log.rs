@@ -224,7 +224,7 @@ impl Logs {
             position: cursor.position,
             ..end
         };
-        if let After::Behind = log.after(place.era, place.position, (1, 1)) {
+        if let Ok(After::Behind) = log.after(place.era, place.position, (1, 1)) {
             let page = log.page(place.era, place.position).await?;
             page.map_err(Break::refusal)?;
         }

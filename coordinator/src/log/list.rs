@@ -84,9 +84,9 @@ impl Page {
     ) -> Result<Result<(), Break>, Refusal> {
         let page;
         let entries = match log.after(place.era, place.position, TAKEN) {
-            After::Entries(entries) => entries,
-            After::Beyond => return Ok(Err(Break::Diverged)),
-            After::Behind | After::Nothing => {
+            Err(broken) => return Ok(Err(broken)),
+            Ok(After::Entries(entries)) => entries,
+            Ok(After::Behind | After::Nothing) => {
                 page = match log.page(place.era, place.position).await? {
                     Ok(page) => page,
                     Err(broken) => return Ok(Err(broken)),

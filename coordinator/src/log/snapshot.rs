@@ -93,6 +93,7 @@ impl Scan {
         let Some((head, rows)) = page.await? else {
             return Ok(Err(Break::Diverged));
         };
+        log.saw(head.position);
         let began = self.began.unwrap_or(head);
         let mut frames = Vec::with_capacity(rows.len());
         let kind = self.schema.as_ref().and_then(|schema| schema.model(model));

@@ -157,7 +157,11 @@ impl Subscriber {
         }
         self.moved.mark_unchanged();
         let Place { era, position } = self.place;
-        match self.log.after(era, position, TAKEN) {
+        let after = match self.log.after(era, position, TAKEN) {
+            Ok(after) => after,
+            Err(broken) => return Ok(Err(broken)),
+        };
+        match after {
             After::Entries(entries) => self.take(&entries),
             After::Nothing => {
                 let moved = tokio::time::timeout_at(self.beat, self.moved.changed());
@@ -169,7 +173,6 @@ impl Subscriber {
                 let page = async move { Ok(Read::Page(log.page(era, position).await?)) };
                 self.reading = Some(page.boxed());
             }
-            After::Beyond => return Ok(Err(Break::Diverged)),
         }
         Ok(Ok(()))
     }

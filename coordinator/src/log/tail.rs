@@ -1,6 +1,7 @@
 //! One organization's log on this node, while somebody follows it: a tail that reads each change
 //! once, and the ring that all subscribers share.
 
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
@@ -38,6 +39,8 @@ pub(super) struct Log {
     reader: Arc<Reader>,
     seal: Seal,
     tail: RwLock<Tail>,
+    /// The last position that anybody was shown; the ring may not have got there yet.
+    furthest: AtomicI64,
     /// Changes whenever the ring does.
     moved: watch::Sender<()>,
     pages: Pages,
@@ -77,6 +80,7 @@ impl Log {
             organization,
             reader,
             tail: RwLock::new(tail),
+            furthest: AtomicI64::new(0),
             moved: watch::Sender::new(()),
             pages: Pages::default(),
             looked: tokio::sync::Mutex::new(None),
@@ -146,12 +150,20 @@ impl Log {
     }
 
     /// What the ring has behind a position of an era.
-    pub(super) fn after(&self, era: Era, position: i64, (count, bytes): (usize, usize)) -> After {
+    ///
+    /// # Errors
+    /// [`Break::Diverged`] when the log has become another since.
+    pub(super) fn after(
+        &self,
+        era: Era,
+        position: i64,
+        (count, bytes): (usize, usize),
+    ) -> Result<After, Break> {
         let tail = self.read();
         if era.generation != tail.generation {
-            return After::Beyond;
+            return Err(Break::Diverged);
         }
-        tail.ring.after(position, count, bytes)
+        Ok(tail.ring.after(position, count, bytes))
     }
 
     /// The changes behind a position that the ring does not hold.
@@ -161,9 +173,21 @@ impl Log {
         position: i64,
     ) -> Result<Result<Arc<Page>, Break>, Error> {
         let from = (era.epoch, position);
-        self.pages
+        let page = self
+            .pages
             .after(&self.reader, &self.organization, from)
-            .await
+            .await?;
+        if let Ok(page) = &page
+            && let Some(last) = page.entries.last()
+        {
+            self.saw(last.sync_id);
+        }
+        Ok(page)
+    }
+
+    /// Notes that somebody read past the ring: a head before that position is another log's.
+    pub(super) fn saw(&self, position: i64) {
+        self.furthest.fetch_max(position, Ordering::Relaxed);
     }
 
     /// The text that stands for a position.
@@ -175,6 +199,8 @@ impl Log {
     /// Reads on; whether there may be more to read at once.
     async fn advance(&self) -> Result<bool, Error> {
         let (after, since) = self.end();
+        // Before the head is read: what comes later may be further.
+        let furthest = self.furthest.load(Ordering::Relaxed).max(after);
         let mut page = self.next_page(after, since).await?;
         let starts = |page: &LogPage| page.changes.first().map(|first| first.sync_id);
         if starts(&page) != Some(after + 1) && page.head.position > after && since.is_some() {
@@ -182,7 +208,7 @@ impl Log {
             page = self.next_page(after, None).await?;
         }
         let LogPage { head, changes } = page;
-        if head.epoch != self.era().epoch || head.position < after {
+        if head.epoch != self.era().epoch || head.position < furthest {
             tracing::warn!(organization = %self.organization, "the log is another than it was");
             self.begin_anew(head, true);
             return Ok(false);
@@ -245,6 +271,7 @@ impl Log {
     fn begin_anew(&self, head: LogHead, another: bool) {
         let mut tail = self.write();
         tail.generation += u64::from(another);
+        self.furthest.store(head.position, Ordering::Relaxed);
         tail.epoch = head.epoch;
         tail.ring = Ring::at(head.position);
         drop(tail);

@@ -394,7 +394,9 @@ async fn nobody_gives_a_commit_up_while_it_may_be_applied() {
     endpoint.release(Kind::Commit);
     desk.0.update_source(&source).await;
     // Its late copy may come back in the feed first, and settle it.
-    drop(desk.retry(&["create-2"]).await);
+    if let Err(refused) = desk.retry(&["create-2"]).await {
+        assert_eq!(reason(&refused), "pending_not_found");
+    }
     desk.settled("create-2").await;
     assert_eq!(desk.settled("a").await.state(), CommitState::Rejected);
 }

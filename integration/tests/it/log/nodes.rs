@@ -118,6 +118,7 @@ async fn a_reader_sees_everything_once_through_disconnects_and_a_killed_node() {
     for reader in 0..3_u64 {
         readers.spawn(hop(nodes.clone(), begin.clone(), told.clone(), reader));
     }
+    // In the midst of the writing; nothing below depends on when.
     tokio::time::sleep(Duration::from_secs(2)).await;
     first.kill();
     let changes: usize = writers.join_all().await.into_iter().sum::<usize>() + 20;

@@ -1,7 +1,8 @@
 //! Snapshots: rows and the position they stand at, while others write.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use integration::app::follower::{from_oldest, from_snapshot};
 use integration::app::{Follower, Tenant, TestApp, intent, reason};
@@ -16,6 +17,8 @@ use super::note;
 
 /// Pairs of rows whose numbers come to nothing together.
 const PAIRS: usize = 400;
+/// Snapshots taken while others write.
+const SNAPSHOTS: usize = 12;
 
 /// What a customer would keep: rows by name.
 #[derive(Debug, Default, PartialEq)]
@@ -42,14 +45,12 @@ impl Replica {
 }
 
 /// Moves ones between the rows of pairs of its own, both rows in one commit; now and then removes a
-/// pair, or makes it anew.
-async fn transfer(tenant: Tenant, writer: usize, until: Instant) {
+/// pair, or makes it anew. Returns how many commits it made.
+async fn transfer(tenant: Tenant, writer: usize, enough: Arc<AtomicBool>) -> usize {
     let own: Vec<usize> = (0..PAIRS).filter(|pair| pair % 4 == writer).collect();
     let mut missing = None;
-    for number in 0.. {
-        if Instant::now() >= until {
-            break;
-        }
+    let mut number = 0;
+    while !enough.load(Ordering::Relaxed) {
         let pair = own[(number * 37) % own.len()];
         let (left, right) = (format!("{pair}-left"), format!("{pair}-right"));
         let amount = i64::try_from(number).unwrap();
@@ -68,7 +69,9 @@ async fn transfer(tenant: Tenant, writer: usize, until: Instant) {
         tenant
             .confirm(intent::commit(&name, operations.to_vec()))
             .await;
+        number += 1;
     }
+    number
 }
 
 /// What a snapshot comes to, and where it is complete.
@@ -101,16 +104,21 @@ async fn a_snapshot_is_what_was_there_at_its_end_whoever_writes_meanwhile() {
         tenant.confirm(intent::commit(&name, rows.collect())).await;
     }
     let mut log = Follower::start(&tenant, from_oldest()).await.unwrap();
-    let until = Instant::now() + Duration::from_secs(4);
+    let enough = Arc::new(AtomicBool::new(false));
     let mut writers = JoinSet::new();
     for writer in 0..4 {
-        writers.spawn(transfer(tenant.connected_anew(), writer, until));
+        writers.spawn(transfer(
+            tenant.connected_anew(),
+            writer,
+            Arc::clone(&enough),
+        ));
     }
     let mut snapshots = Vec::new();
-    while Instant::now() < until {
+    for _ in 0..SNAPSHOTS {
         snapshots.push(snapshot(&tenant).await);
     }
-    writers.join_all().await;
+    enough.store(true, Ordering::Relaxed);
+    let commits: usize = writers.join_all().await.into_iter().sum();
     snapshots.push(snapshot(&tenant).await);
     // The log, replayed from its beginning, passes through each of them.
     let mut replayed = Replica::default();
@@ -124,7 +132,8 @@ async fn a_snapshot_is_what_was_there_at_its_end_whoever_writes_meanwhile() {
         }
         assert_eq!(&replayed, replica, "at {end}");
     }
-    assert!(snapshots.len() > 3, "{}", snapshots.len());
+    let differing = snapshots.windows(2).filter(|pair| pair[0].1 < pair[1].1);
+    assert!(differing.count() > SNAPSHOTS / 2, "{commits} commits only");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
