@@ -137,15 +137,18 @@ pub(super) fn stale_context(
 
 fn entry(state: &State, accept: &Accept, standing: CommitState) -> LedgerEntry {
     let commit = &accept.commit;
+    let source = match &commit.route {
+        Route::Managed => None,
+        Route::Source(source) => Some(source.clone()),
+    };
+    let read_at = |source: &String| state.sources.get(source)?.feed_read_at;
     LedgerEntry {
         client_tx_id: commit.client_tx_id.clone(),
         id: commit.id,
         fingerprint: commit.fingerprint,
         participant: commit.participant.clone(),
-        source: match &commit.route {
-            Route::Managed => None,
-            Route::Source(source) => Some(source.clone()),
-        },
+        feed_read_at: source.as_ref().and_then(read_at),
+        source,
         schema_version: accept.schema.version,
         state: standing,
         dead: false,

@@ -174,6 +174,8 @@ pub struct LedgerEntry {
     pub reentered_at: Option<OffsetDateTime>,
     /// Its place in its source's inbox; `None` for managed models.
     pub sequence: Option<i64>,
+    /// See [`Source::feed_read_at`], as it stood at the accept.
+    pub feed_read_at: Option<OffsetDateTime>,
 }
 
 impl LedgerEntry {
@@ -193,6 +195,7 @@ impl LedgerEntry {
             assigned: self.assigned.clone(),
             dead: self.dead,
             reentered_at: self.reentered_at,
+            feed_read_at: self.feed_read_at,
         }
     }
 }
@@ -240,6 +243,8 @@ pub struct Source {
     pub certificate_expires_at: Option<OffsetDateTime>,
     /// Counts what operators did to its commits.
     pub inbox_revision: i64,
+    /// When its feed was last read to its end; `None` when it has none, as far as is known.
+    pub feed_read_at: Option<OffsetDateTime>,
 }
 
 /// The outcomes that a source counts, in the order of its counters.
@@ -276,6 +281,7 @@ impl Source {
             recent_outcomes: 1,
             certificate_expires_at: None,
             inbox_revision: 0,
+            feed_read_at: None,
         }
     }
 

@@ -256,6 +256,7 @@ fn ledger_entry(row: &PgRow) -> Result<LedgerEntry, Error> {
         settled_at: row.try_get("ts2")?,
         reentered_at: row.try_get("ts3")?,
         sequence: row.try_get("n5")?,
+        feed_read_at: row.try_get("ts4")?,
         client_tx_id,
     })
 }
@@ -331,6 +332,7 @@ fn source(row: &PgRow) -> Result<Source, Error> {
         recent_outcomes: row.try_get("n12")?,
         certificate_expires_at: row.try_get("ts4")?,
         inbox_revision: row.try_get("n13")?,
+        feed_read_at: row.try_get("ts6")?,
         id,
     })
 }

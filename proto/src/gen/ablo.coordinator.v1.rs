@@ -155,6 +155,13 @@ pub struct Receipt {
     /// that had been accepted meanwhile.
     #[prost(message, optional, tag = "13")]
     pub reenter_time: ::core::option::Option<::prost_types::Timestamp>,
+    /// How far the coordinator could know of changes made outside when it judged each `read_at`: when
+    /// the commit was accepted, the Data Source's feed had last been read to its end at this time, or
+    /// up to 5 s later (reads that bring nothing new are noted that often). What the customer's app
+    /// changed by itself since may have been overwritten unseen. Absent for managed models, and when
+    /// no feed was read: the endpoint has none, or was not asked yet. The same on every replay.
+    #[prost(message, optional, tag = "14")]
+    pub feed_read_time: ::core::option::Option<::prost_types::Timestamp>,
 }
 /// An id that the coordinator gave to a created row.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
