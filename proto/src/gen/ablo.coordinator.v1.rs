@@ -1303,6 +1303,9 @@ pub struct SubscribeRequest {
     pub models: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     /// Only changes of rows that are, or were until that change, in one of these groups; of all rows
     /// when empty. At most 100.
+    ///
+    /// Which groups a row in a Data Source is in is known from its first change that the log tells of:
+    /// its rows are not kept here. A row that leaves a group by that very change leaves it unseen.
     #[prost(string, repeated, tag = "5")]
     pub sync_groups: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     /// Where to start; with what is confirmed from now on when absent.
