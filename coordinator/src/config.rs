@@ -35,6 +35,8 @@ pub struct Config {
     pub egress: Egress,
     /// How much is delivered at a time.
     pub delivery: Delivery,
+    /// How many may follow logs.
+    pub streams: Streams,
     /// How long history is kept.
     pub retention: Retention,
     /// What it tells about itself.
@@ -103,6 +105,15 @@ pub struct Delivery {
     pub attempts_in_flight: usize,
 }
 
+/// How many subscriptions one node serves at once.
+#[derive(Clone, Copy, Debug)]
+pub struct Streams {
+    /// Of all organizations.
+    pub all: usize,
+    /// Of one organization.
+    pub each: usize,
+}
+
 /// How many days history is kept.
 #[derive(Clone, Copy, Debug)]
 pub struct Retention {
@@ -160,6 +171,7 @@ impl Config {
         let times = parts::times(&mut reading, settings);
         let egress = parts::egress(&mut reading, settings);
         let delivery = parts::delivery(&mut reading, settings);
+        let streams = parts::streams(&mut reading, settings);
         let retention = parts::retention(&mut reading, settings);
         let telemetry = parts::telemetry(&mut reading, settings);
         reading.finish(|| {
@@ -170,6 +182,7 @@ impl Config {
                 times: times?,
                 egress: egress?,
                 delivery: delivery?,
+                streams: streams?,
                 retention: retention?,
                 telemetry: telemetry?,
             })

@@ -221,6 +221,8 @@ pub struct Receipt {
     pub dead: bool,
     /// When an operator recovered it after it was dead: it then took a new place.
     pub reentered_at: Option<OffsetDateTime>,
+    /// When it was accepted, the source's feed had last been read to its end at this time.
+    pub feed_read_at: Option<OffsetDateTime>,
 }
 
 words! {

@@ -18,8 +18,9 @@ use std::time::Duration;
 
 use clap::Parser;
 use coordinator::app::App;
-use coordinator::config::{Config, Settings};
+use coordinator::config::{Config, Retention, Settings};
 use coordinator::lifecycle::{Ending, Lifecycle};
+use coordinator::migrate::partitions;
 use coordinator::telemetry::metrics::Metrics;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use tokio::task::JoinHandle;
@@ -246,6 +247,36 @@ impl TestApp {
         PgPoolOptions::new()
             .max_connections(2)
             .connect_lazy_with(self.options.clone())
+    }
+
+    /// The retention of the log passes: changes up to a position are made old, and dropped as nodes
+    /// drop what is old.
+    ///
+    /// # Panics
+    /// When the database refuses.
+    pub async fn expire_log(&self, up_to: i64) {
+        let old = "CREATE TABLE deltas_20200101 PARTITION OF deltas
+                   FOR VALUES FROM ('2020-01-01 00:00Z') TO ('2020-01-02 00:00Z')";
+        let age = "UPDATE deltas SET created_at = '2020-01-01 12:00Z' WHERE sync_id <= $1";
+        let pool = self.pool();
+        // In one: a node that starts meanwhile drops the partition as well.
+        let mut aged = pool.begin().await.expect("a connection");
+        let made = sqlx::query(old).execute(&mut *aged).await;
+        made.expect("a partition");
+        let moved = sqlx::query(age).bind(up_to).execute(&mut *aged).await;
+        moved.expect("changes that are moved");
+        aged.commit().await.expect("old changes");
+        let retention = Retention {
+            delta_days: 30,
+            attempt_days: 30,
+            managed_commit_days: 30,
+            source_commit_days: None,
+            feed_event_days: 35,
+            quarantined_event_days: 35,
+            action_days: 400,
+        };
+        let dropped = partitions::drop_expired(&pool, retention).await;
+        dropped.expect("a partition that goes");
     }
 
     /// The test leaves commits that are not settled, and has a reason for it.

@@ -89,6 +89,52 @@ pub fn same(one: &[Seen], other: &[Seen]) -> Result<(), String> {
     }
 }
 
+/// What a reader joined since it began, or began anew.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Joined {
+    /// It began behind this position.
+    pub after: i64,
+    /// What it then held.
+    pub seen: Vec<Seen>,
+    /// Where it was told to begin anew: the oldest position that the log may still have held.
+    pub floor: Option<i64>,
+}
+
+/// A reader that was told to begin anew whenever what followed was gone, and only then, held exactly
+/// the log otherwise, to its end. `log` is all of it, from position 1.
+///
+/// # Errors
+/// The first place where it did not.
+pub fn whole(spans: &[Joined], log: &[Seen]) -> Result<(), String> {
+    dense(log, 1, i64::try_from(log.len()).unwrap_or(i64::MAX))?;
+    let mut reached = 0;
+    for span in spans {
+        if span.after < reached {
+            return Err(format!("it began behind {}, and had {reached}", span.after));
+        }
+        let next = usize::try_from(span.after).unwrap_or(usize::MAX);
+        let there = log.get(next..).unwrap_or_default();
+        let there = &there[..span.seen.len().min(there.len())];
+        dense(&span.seen, span.after + 1, 0)?;
+        same(&span.seen, there)?;
+        reached = span.after + i64::try_from(span.seen.len()).unwrap_or(i64::MAX);
+        match span.floor {
+            Some(floor) if reached + 1 >= floor => {
+                return Err(format!(
+                    "it had {reached} and was told to begin anew; the log held {floor}"
+                ));
+            }
+            _ => {}
+        }
+    }
+    let complete = log.last().map_or(0, |last| last.position);
+    let open = spans.last().is_some_and(|last| last.floor.is_none());
+    if reached != complete || !open {
+        return Err(format!("it had {reached} in the end, of {complete}"));
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -121,5 +167,33 @@ mod tests {
         assert!(ends_on(&changes, &rows("1")).is_err());
         assert!(ends_on(&changes, &BTreeMap::new()).is_err());
         assert!(ends_on(&changes[..3], &rows("2")).is_err());
+    }
+
+    #[test]
+    fn a_reader_that_begins_anew_without_need_or_lacks_something_is_found() {
+        let tokens = ["1", "2", "3", "4", "5"];
+        let log = (1..).zip(tokens).map(|(at, token)| (at, "a", token));
+        let log = seen(&log.collect::<Vec<_>>());
+        let span = |after: usize, to: usize, floor| Joined {
+            after: i64::try_from(after).unwrap(),
+            seen: log[after..to].to_vec(),
+            floor,
+        };
+        let good = [span(0, 2, Some(4)), span(3, 5, None)];
+        assert_eq!(whole(&good, &log), Ok(()));
+        assert_eq!(whole(&[span(0, 5, None)], &log), Ok(()));
+        let needless = [span(0, 2, Some(3)), span(3, 5, None)];
+        assert!(whole(&needless, &log).unwrap_err().contains("held 3"));
+        let back = [span(0, 2, Some(9)), span(1, 5, None)];
+        assert!(whole(&back, &log).unwrap_err().contains("had 2"));
+        assert!(whole(&good[..1], &log).is_err(), "it never went on");
+        assert!(whole(&[span(0, 4, None)], &log).is_err(), "the end");
+        let mut skipped = span(0, 5, None);
+        skipped.seen.remove(2);
+        let found = whole(&[skipped], &log).unwrap_err();
+        assert!(found.contains("4 came where 3"), "{found}");
+        let mut changed = span(0, 5, None);
+        changed.seen[1].token = "other".to_owned();
+        assert!(whole(&[changed], &log).unwrap_err().contains("other"));
     }
 }

@@ -72,6 +72,7 @@ fn whole_receipt(receipt: Receipt) -> v1::Receipt {
         assigned_ids: assigned_ids.collect(),
         dead: receipt.dead,
         reenter_time: receipt.reentered_at.map(timestamp),
+        feed_read_time: receipt.feed_read_at.map(timestamp),
         changes: receipt.deltas.into_iter().map(row_change).collect(),
         error: receipt
             .error

@@ -56,6 +56,7 @@ fn show_to_a_person(receipt: &v1::Receipt, output: &mut Output) -> Result<(), Fa
         ("recovered", moment(receipt.reenter_time)),
         ("settled", moment(receipt.settle_time)),
         ("attempts", attempts),
+        ("feed read", moment(receipt.feed_read_time)),
     ];
     output.record(|| Value::Null, &fields)?;
     if receipt.changes_expired {
@@ -118,6 +119,7 @@ pub(super) fn receipt_json(receipt: &v1::Receipt) -> Value {
         "assignedIds": assigned.collect::<Vec<_>>(),
         "dead": receipt.dead,
         "reenterTime": receipt.reenter_time.map(|time| time.to_string()),
+        "feedReadTime": receipt.feed_read_time.map(|time| time.to_string()),
     })
 }
 

@@ -10,7 +10,8 @@ use super::reading::{self, Reading};
 use super::secret::Secret;
 use super::settings::Settings;
 use super::{
-    Credentials, Database, Delivery, Egress, Listener, LogFormat, Retention, TelemetryConfig, Times,
+    Credentials, Database, Delivery, Egress, Listener, LogFormat, Retention, Streams,
+    TelemetryConfig, Times,
 };
 use crate::keys::MasterKeys;
 
@@ -152,6 +153,19 @@ pub(super) fn delivery(reading: &mut Reading, settings: &Settings) -> Option<Del
     );
     Some(Delivery {
         attempts_in_flight: attempts?.into(),
+    })
+}
+
+pub(super) fn streams(reading: &mut Reading, settings: &Settings) -> Option<Streams> {
+    let all = reading.number("streams", &settings.streams, 1..=65_535);
+    let each = reading.number(
+        "streams-per-organization",
+        &settings.streams_per_organization,
+        1..=65_535,
+    );
+    Some(Streams {
+        all: all?.into(),
+        each: each?.into(),
     })
 }
 

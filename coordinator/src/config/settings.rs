@@ -152,6 +152,24 @@ pub struct Settings {
     )]
     pub attempts_in_flight: String,
 
+    /// Subscriptions that one node serves at once; more are refused as `overloaded`.
+    #[arg(
+        long,
+        env = "COORDINATOR_STREAMS",
+        default_value = "16384",
+        value_name = "N"
+    )]
+    pub streams: String,
+
+    /// The same, of one organization.
+    #[arg(
+        long,
+        env = "COORDINATOR_STREAMS_PER_ORGANIZATION",
+        default_value = "4096",
+        value_name = "N"
+    )]
+    pub streams_per_organization: String,
+
     /// Days that the log of changes is kept.
     #[arg(
         long,

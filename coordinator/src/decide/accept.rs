@@ -17,9 +17,13 @@ pub(super) fn touch(accept: &Accept, touched: &mut Touched) {
     let commit = &accept.commit;
     touched.commits.push(commit.client_tx_id.clone());
     match &commit.route {
-        Route::Managed => touched
-            .rows
-            .extend(commit.operations.iter().map(Operation::key)),
+        Route::Managed => {
+            let operations = commit.operations.iter();
+            touched.rows.extend(operations.clone().map(Operation::key));
+            let judged = operations.filter(|it| it.read_at.is_some());
+            let judged = judged.filter(|it| it.on_stale != OnStale::Force);
+            touched.viewed.extend(judged.map(Operation::key));
+        }
         Route::Source(source) => {
             touched.sources.push(source.clone());
             let read = commit.operations.iter().filter(|it| it.read_at.is_some());
@@ -133,15 +137,18 @@ pub(super) fn stale_context(
 
 fn entry(state: &State, accept: &Accept, standing: CommitState) -> LedgerEntry {
     let commit = &accept.commit;
+    let source = match &commit.route {
+        Route::Managed => None,
+        Route::Source(source) => Some(source.clone()),
+    };
+    let read_at = |source: &String| state.sources.get(source)?.feed_read_at;
     LedgerEntry {
         client_tx_id: commit.client_tx_id.clone(),
         id: commit.id,
         fingerprint: commit.fingerprint,
         participant: commit.participant.clone(),
-        source: match &commit.route {
-            Route::Managed => None,
-            Route::Source(source) => Some(source.clone()),
-        },
+        feed_read_at: source.as_ref().and_then(read_at),
+        source,
         schema_version: accept.schema.version,
         state: standing,
         dead: false,

@@ -25,6 +25,8 @@ pub struct Touched {
     pub commits: Vec<String>,
     /// Rows of managed models.
     pub rows: Vec<RowKey>,
+    /// Those of them that an operation's view is judged by, which may be gone.
+    pub viewed: Vec<RowKey>,
     /// Rows that live in Data Sources.
     pub versions: Vec<RowKey>,
     /// Rows in Data Sources that changes are about to be appended of: their sync groups are read.
@@ -64,7 +66,12 @@ impl Touched {
         }
         self.events.sort_unstable();
         self.events.dedup();
-        for keys in [&mut self.rows, &mut self.versions, &mut self.groups] {
+        for keys in [
+            &mut self.rows,
+            &mut self.viewed,
+            &mut self.versions,
+            &mut self.groups,
+        ] {
             keys.sort_unstable();
             keys.dedup();
         }
@@ -82,6 +89,9 @@ pub struct State {
     pub ledger: HashMap<String, LedgerEntry>,
     /// Managed rows.
     pub rows: HashMap<RowKey, StoredRow>,
+    /// Where a view is judged by a managed row that is not there: the position of its removal, or
+    /// that of the newest change that the log has dropped, behind which it was not there.
+    pub removed: HashMap<RowKey, i64>,
     /// Rows in Data Sources.
     pub versions: HashMap<RowKey, RowVersion>,
     /// Sync groups of rows in Data Sources, as far as they are in any.
@@ -164,6 +174,8 @@ pub struct LedgerEntry {
     pub reentered_at: Option<OffsetDateTime>,
     /// Its place in its source's inbox; `None` for managed models.
     pub sequence: Option<i64>,
+    /// See [`Source::feed_read_at`], as it stood at the accept.
+    pub feed_read_at: Option<OffsetDateTime>,
 }
 
 impl LedgerEntry {
@@ -183,6 +195,7 @@ impl LedgerEntry {
             assigned: self.assigned.clone(),
             dead: self.dead,
             reentered_at: self.reentered_at,
+            feed_read_at: self.feed_read_at,
         }
     }
 }
@@ -230,6 +243,8 @@ pub struct Source {
     pub certificate_expires_at: Option<OffsetDateTime>,
     /// Counts what operators did to its commits.
     pub inbox_revision: i64,
+    /// When its feed was last read to its end; `None` when it has none, as far as is known.
+    pub feed_read_at: Option<OffsetDateTime>,
 }
 
 /// The outcomes that a source counts, in the order of its counters.
@@ -266,6 +281,7 @@ impl Source {
             recent_outcomes: 1,
             certificate_expires_at: None,
             inbox_revision: 0,
+            feed_read_at: None,
         }
     }
 

@@ -57,6 +57,7 @@ fn state() -> State {
         ledger: HashMap::new(),
         rows: HashMap::new(),
         versions: HashMap::new(),
+        removed: HashMap::new(),
         groups: HashMap::new(),
         schema: None,
         sources: HashMap::new(),

@@ -146,6 +146,7 @@ fn ledger(statement: &mut Statement, append: &Append) -> Result<(), Error> {
         part.column(&new, |one| one.sync_ids.map(|ids| ids.1))?;
         part.column(&new, |one| array(&one.assigned))?;
         part.column(&new, |one| one.sequence)?;
+        part.column(&new, |one| one.feed_read_at)?;
     }
     if !append.settled.is_empty() {
         let changed: Vec<&LedgerEntry> = append.settled.values().collect();

@@ -9,7 +9,7 @@ use backends::managed::ManagedRow;
 use backends::operation::RowKey;
 use serde_json::{Map, Value};
 use sqlx::Row;
-use sqlx::postgres::{PgExecutor, PgRow};
+use sqlx::postgres::{PgConnection, PgRow};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -25,7 +25,7 @@ use crate::domain::{
 
 /// What the batch touches, as one snapshot shows it; `None` when the organization has no head.
 pub(super) async fn read(
-    executor: impl PgExecutor<'_>,
+    connection: &mut PgConnection,
     organization: &OrganizationId,
     touched: &Touched,
 ) -> Result<Option<State>, Error> {
@@ -62,9 +62,40 @@ pub(super) async fn read(
         .bind(&touched.feeds)
         .bind(group_models)
         .bind(group_ids)
-        .fetch_all(executor)
+        .fetch_all(&mut *connection)
         .await?;
-    state(&rows)
+    let Some(mut state) = state(&rows)? else {
+        return Ok(None);
+    };
+    let gone = touched.viewed.iter();
+    let gone: Vec<RowKey> = gone
+        .filter(|key| !state.rows.contains_key(key))
+        .cloned()
+        .collect();
+    if !gone.is_empty() {
+        state.removed = removed(connection, organization, &gone).await?;
+    }
+    Ok(Some(state))
+}
+
+/// When rows that are not there were removed. A later snapshot does: nothing is appended on it
+/// unless the head stood still.
+async fn removed(
+    connection: &mut PgConnection,
+    organization: &OrganizationId,
+    gone: &[RowKey],
+) -> Result<HashMap<RowKey, i64>, Error> {
+    let (models, ids) = columns(gone);
+    let rows: Vec<(String, String, i64)> = sqlx::query_as(include_str!("sql/removed.sql"))
+        .bind(organization.as_str())
+        .bind(models)
+        .bind(ids)
+        .fetch_all(connection)
+        .await?;
+    let removed = rows
+        .into_iter()
+        .map(|(model, id, at)| (RowKey { model, id }, at));
+    Ok(removed.collect())
 }
 
 fn columns(keys: &[RowKey]) -> (Vec<&str>, Vec<&str>) {
@@ -101,6 +132,7 @@ fn empty(row: &PgRow) -> Result<State, Error> {
         },
         ledger: HashMap::new(),
         rows: HashMap::new(),
+        removed: HashMap::new(),
         versions: HashMap::new(),
         groups: HashMap::new(),
         schema: None,
@@ -224,6 +256,7 @@ fn ledger_entry(row: &PgRow) -> Result<LedgerEntry, Error> {
         settled_at: row.try_get("ts2")?,
         reentered_at: row.try_get("ts3")?,
         sequence: row.try_get("n5")?,
+        feed_read_at: row.try_get("ts4")?,
         client_tx_id,
     })
 }
@@ -299,6 +332,7 @@ fn source(row: &PgRow) -> Result<Source, Error> {
         recent_outcomes: row.try_get("n12")?,
         certificate_expires_at: row.try_get("ts4")?,
         inbox_revision: row.try_get("n13")?,
+        feed_read_at: row.try_get("ts6")?,
         id,
     })
 }

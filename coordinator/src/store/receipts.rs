@@ -115,6 +115,7 @@ fn without_deltas(row: &PgRow, client_tx_id: &str) -> Result<Receipt, Error> {
             .collect(),
         dead: row.try_get("dead")?,
         reentered_at: row.try_get("reentered_at")?,
+        feed_read_at: row.try_get("feed_read_at")?,
     })
 }
 

@@ -9,11 +9,12 @@ use tonic::{Status, Streaming};
 
 use super::{PATIENCE, Tenant};
 
-/// A stream, and the cursor of the last frame that it gave.
+/// A stream, and what the last frame said of where it stands.
 #[derive(Debug)]
 pub struct Follower {
     stream: Streaming<v1::SubscribeResponse>,
     cursor: String,
+    position: i64,
 }
 
 impl Follower {
@@ -23,6 +24,7 @@ impl Follower {
         let mut follower = Self {
             stream,
             cursor: String::new(),
+            position: 0,
         };
         follower.frame().await?;
         Ok(follower)
@@ -47,6 +49,11 @@ impl Follower {
         &self.cursor
     }
 
+    /// Everything up to here was sent, or was not asked for.
+    pub fn position(&self) -> i64 {
+        self.position
+    }
+
     /// The next frame, whatever it is.
     ///
     /// # Errors
@@ -60,11 +67,15 @@ impl Follower {
             .expect("a heartbeat comes within seconds")?;
         let frame = message.and_then(|message| message.frame);
         let frame = frame.expect("a stream ends with a status");
-        match &frame {
-            Frame::Change(it) => self.cursor.clone_from(&it.cursor),
-            Frame::Heartbeat(it) => self.cursor.clone_from(&it.cursor),
-            Frame::SnapshotEnd(it) => self.cursor.clone_from(&it.cursor),
-            Frame::SnapshotRow(_) | Frame::Reset(_) => {}
+        let stands = match &frame {
+            Frame::Change(it) => Some((&it.cursor, it.sync_id)),
+            Frame::Heartbeat(it) => Some((&it.cursor, it.caught_up_to)),
+            Frame::SnapshotEnd(it) => Some((&it.cursor, it.sync_id)),
+            Frame::SnapshotRow(_) | Frame::Reset(_) => None,
+        };
+        if let Some((cursor, position)) = stands {
+            self.cursor.clone_from(cursor);
+            self.position = position;
         }
         Ok(frame)
     }

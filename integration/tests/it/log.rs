@@ -4,6 +4,7 @@ mod basics;
 mod checker;
 mod cursors;
 mod groups;
+mod interleavings;
 mod nodes;
 mod snapshots;
 mod streams;

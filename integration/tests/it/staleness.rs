@@ -1,7 +1,7 @@
 //! A writer that says what its view of a row rests on does not overwrite what it has not seen.
 
 use axum::http::StatusCode;
-use integration::app::{Source, Tenant, TestApp, intent, reason};
+use integration::app::{Source, Tenant, TestApp, eventually, intent, reason};
 use integration::endpoint::{Answer, Endpoint, Gate, Kind, Reply};
 use proto::v1;
 use proto::v1::OnStale;
@@ -54,6 +54,137 @@ async fn a_stale_writer_is_refused_unless_it_insists_whichever_backing_holds_the
             .await;
         assert_eq!(tenant.row(model, "1").await.unwrap()["text"], "insists");
     }
+}
+
+#[tokio::test]
+async fn a_view_of_a_row_that_was_deleted_since_is_stale_whichever_backing_held_it() {
+    let app = TestApp::start().await;
+    let endpoint = Endpoint::start("").await.unwrap();
+    let tenant = app.tenant(&endpoint).await;
+    for model in ["notes", "airports"] {
+        let text = json!({"text": "first"});
+        let viewed = |operation: v1::Operation, read_at, on_stale: OnStale| v1::Operation {
+            read_at: Some(read_at),
+            on_stale: on_stale.into(),
+            ..operation
+        };
+        let named =
+            |name: &str, operation| intent::commit(&format!("{model}-{name}"), vec![operation]);
+        let create = intent::create(model, "1", &text);
+        tenant.confirm(named("create", create.clone())).await;
+        let seen = read_at(&tenant, model).await;
+        let delete = intent::delete(model, "1");
+        let gone = tenant.confirm(named("delete", delete.clone())).await;
+        let gone = gone.changes[0].sync_id;
+        for (name, operation) in [
+            ("c", create.clone()),
+            ("u", intent::update(model, "1", &text)),
+            ("d", delete.clone()),
+        ] {
+            let stale = viewed(operation, seen, OnStale::Unspecified);
+            let status = tenant.commit(named(name, stale)).await.unwrap_err();
+            assert_eq!(
+                (status.code(), reason(&status).as_str()),
+                (Code::Aborted, "stale_context")
+            );
+            let told = status.get_details_error_info().unwrap().metadata;
+            assert_eq!(told["sync_id"], gone.to_string());
+        }
+        assert!(tenant.row(model, "1").await.is_none());
+        // Who saw that it is gone may make it anew; who insists may, too.
+        let fresh = viewed(create.clone(), gone, OnStale::Reject);
+        assert!(!tenant.confirm(named("fresh", fresh)).await.changes[0].stale);
+        tenant.confirm(named("again", delete)).await;
+        let flagged = viewed(create.clone(), gone, OnStale::Flag);
+        assert!(tenant.confirm(named("flags", flagged)).await.changes[0].stale);
+    }
+}
+
+#[tokio::test]
+async fn a_receipt_says_how_far_the_feed_had_been_read_when_views_were_judged() {
+    let app = TestApp::start().await;
+    let (endpoint, silent) = (Endpoint::start("").await, Endpoint::start("").await);
+    let (endpoint, silent) = (endpoint.unwrap(), silent.unwrap());
+    let tenant = app.tenant(&endpoint).await;
+    let read_at = async || -> Option<i64> {
+        let micros = "SELECT (extract(epoch FROM caught_up_at) * 1000000)::bigint FROM feeds
+                      WHERE org_id = 'acme' AND caught_up_at IS NOT NULL";
+        let pool = app.pool();
+        let at = sqlx::query_scalar(micros).fetch_optional(&pool);
+        at.await.unwrap()
+    };
+    let told = |receipt: &v1::Receipt| {
+        let time = receipt.feed_read_time?;
+        Some(time.seconds * 1_000_000 + i64::from(time.nanos / 1_000))
+    };
+    let before = eventually("a feed that was read", read_at).await;
+    let create = |model: &str, name: &str| {
+        intent::commit(name, vec![intent::create(model, name, &json!({}))])
+    };
+    let receipt = tenant.confirm(create("airports", "1")).await;
+    let after = read_at().await.unwrap();
+    let time = told(&receipt).unwrap();
+    assert!(before <= time && time <= after, "{before} {time} {after}");
+    // Whatever was read since: a receipt is the same for good.
+    endpoint.write_outside("airports", "2", serde_json::Map::new());
+    eventually("a later read", async || {
+        read_at().await.filter(|now| *now > after)
+    })
+    .await;
+    assert_eq!(tenant.confirm(create("airports", "1")).await, receipt);
+    assert_eq!(tenant.receipt("1").await.unwrap(), receipt);
+    let later = v1::CommitRequest {
+        wait: v1::Wait::Queued.into(),
+        ..create("airports", "later")
+    };
+    let later = tenant.commit(later).await.unwrap();
+    assert!(told(&later) > Some(after), "{later:?}");
+    tenant.confirm(create("airports", "later")).await;
+
+    // Nothing is told where nothing was read.
+    assert_eq!(
+        told(&tenant.confirm(create("notes", "managed")).await),
+        None
+    );
+    silent.without_feed();
+    let other = app.organization("other").await;
+    silent.set_keys(&[other.key()]);
+    other.prepare(&Source::at(&silent)).await;
+    eventually("an endpoint without a feed", async || {
+        let feed = other.status().await.feed?;
+        (feed.state() == v1::FeedState::None).then_some(())
+    })
+    .await;
+    assert_eq!(told(&other.confirm(create("airports", "1")).await), None);
+}
+
+#[tokio::test]
+async fn a_view_from_before_the_logs_retention_is_stale_where_there_is_no_row() {
+    let app = TestApp::start().await;
+    let endpoint = Endpoint::start("").await.unwrap();
+    let tenant = app.tenant(&endpoint).await;
+    let create = |name: &str, id: &str, read_at: Option<i64>| {
+        let create = intent::create("notes", id, &json!({}));
+        intent::commit(name, vec![v1::Operation { read_at, ..create }])
+    };
+    tenant.confirm(create("a", "a", None)).await;
+    let delete = intent::commit("d", vec![intent::delete("notes", "a")]);
+    tenant.confirm(delete).await;
+    tenant.confirm(create("b", "b", Some(0))).await;
+    app.expire_log(2).await;
+    for (name, id) in [("of a", "a"), ("of none", "c")] {
+        let status = tenant.commit(create(name, id, Some(1))).await.unwrap_err();
+        assert_eq!(
+            (status.code(), reason(&status).as_str()),
+            (Code::Aborted, "stale_context")
+        );
+    }
+    // Nothing has happened to either since.
+    tenant.confirm(create("anew", "a", Some(2))).await;
+    app.expire_log(i64::MAX).await;
+    let status = tenant.commit(create("all", "c", Some(3))).await;
+    assert_eq!(reason(&status.unwrap_err()), "stale_context");
+    tenant.confirm(create("newest", "c", Some(4))).await;
 }
 
 #[tokio::test]

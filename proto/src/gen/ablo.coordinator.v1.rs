@@ -28,7 +28,9 @@ pub struct Operation {
     /// Names this operation towards the Data Source and in its delta. At most 255 characters.
     #[prost(string, tag = "5")]
     pub transaction_id: ::prost::alloc::string::String,
-    /// The sync id that the writer's view of the row rests on. Absent: last write wins.
+    /// The sync id that the writer's view of the row rests on. Absent: last write wins. A managed row
+    /// that is not there counts as changed by its DELETE; and, since nothing is known of it from before,
+    /// by everything that is older than the log's retention.
     #[prost(int64, optional, tag = "6")]
     pub read_at: ::core::option::Option<i64>,
     /// Only with `read_at`.
@@ -153,6 +155,13 @@ pub struct Receipt {
     /// that had been accepted meanwhile.
     #[prost(message, optional, tag = "13")]
     pub reenter_time: ::core::option::Option<::prost_types::Timestamp>,
+    /// How far the coordinator could know of changes made outside when it judged each `read_at`: when
+    /// the commit was accepted, the Data Source's feed had last been read to its end at this time, or
+    /// up to 5 s later (reads that bring nothing new are noted that often). What the customer's app
+    /// changed by itself since may have been overwritten unseen. Absent for managed models, and when
+    /// no feed was read: the endpoint has none, or was not asked yet. The same on every replay.
+    #[prost(message, optional, tag = "14")]
+    pub feed_read_time: ::core::option::Option<::prost_types::Timestamp>,
 }
 /// An id that the coordinator gave to a created row.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1294,6 +1303,9 @@ pub struct SubscribeRequest {
     pub models: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     /// Only changes of rows that are, or were until that change, in one of these groups; of all rows
     /// when empty. At most 100.
+    ///
+    /// Which groups a row in a Data Source is in is known from its first change that the log tells of:
+    /// its rows are not kept here. A row that leaves a group by that very change leaves it unseen.
     #[prost(string, repeated, tag = "5")]
     pub sync_groups: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     /// Where to start; with what is confirmed from now on when absent.

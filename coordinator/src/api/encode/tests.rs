@@ -49,6 +49,7 @@ fn confirmed(id: CommitId, rows: &[Value]) -> Receipt {
         assigned: vec![1],
         dead: false,
         reentered_at: None,
+        feed_read_at: None,
     }
 }
 

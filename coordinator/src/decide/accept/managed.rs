@@ -46,10 +46,12 @@ pub(super) fn apply(
             row,
             sync_id: delta.sync_id,
         });
-        match &stored {
-            Some(stored) => state.rows.insert(key.clone(), stored.clone()),
-            None => state.rows.remove(&key),
-        };
+        if let Some(stored) = &stored {
+            state.rows.insert(key.clone(), stored.clone());
+        } else {
+            state.rows.remove(&key);
+            state.removed.insert(key.clone(), delta.sync_id);
+        }
         state.models_in_use.insert(key.model.clone());
         append.rows.insert(key, stored);
         append.deltas.push(DeltaRow {
@@ -85,8 +87,10 @@ fn effects(state: &State, accept: &Accept) -> Result<Vec<Applied>, Refusal> {
     for (index, operation) in accept.commit.operations.iter().enumerate() {
         let key = operation.key();
         let stored = state.rows.get(&key);
-        let version = stored.map(|row| RowVersion {
-            sync_id: row.sync_id,
+        let changed = stored.map(|row| row.sync_id);
+        let changed = changed.or_else(|| state.removed.get(&key).copied());
+        let version = changed.map(|sync_id| RowVersion {
+            sync_id,
             pending_sequence: None,
         });
         let stale = stale(index, operation, version)?;

@@ -190,3 +190,43 @@ fn a_view_is_not_judged_again_once_an_attempt_has_left() {
     state.now += Duration::from_mins(10);
     assert_eq!(started_as(&mut state, 1).number, 2);
 }
+
+#[test]
+fn a_view_of_a_managed_row_ends_with_a_removal_also_within_one_batch() {
+    let viewed = |name: &str, read_at, on_stale| {
+        let create = operation(OperationKind::Create, "notes", "a", 2);
+        let create = Operation {
+            read_at: Some(read_at),
+            on_stale,
+            ..create
+        };
+        managed(name, vec![create])
+    };
+    let mut touched = Touched::default();
+    viewed("forces", 0, OnStale::Force).touch(&mut touched);
+    assert_eq!((touched.rows.len(), touched.viewed.len()), (1, 0));
+    viewed("rejects", 0, OnStale::Reject).touch(&mut touched);
+    assert_eq!(touched.viewed.len(), 1);
+
+    let mut state = state();
+    let batch = [
+        managed(
+            "make",
+            vec![operation(OperationKind::Create, "notes", "a", 1)],
+        ),
+        managed(
+            "remove",
+            vec![operation(OperationKind::Delete, "notes", "a", 1)],
+        ),
+        viewed("rejects", 1, OnStale::Reject),
+        viewed("knows", 2, OnStale::Reject),
+    ];
+    let (replies, append) = decide(&organization(), &mut state, &batch);
+    let Reply::Refused(refused) = &replies[2] else {
+        panic!("refused: {:?}", replies[2])
+    };
+    assert_eq!(refused.reason, "stale_context");
+    assert!(refused.metadata.contains(&("sync_id", "2".to_owned())));
+    assert!(matches!(replies[3], Reply::Confirmed(_)));
+    assert_eq!(append.deltas.len(), 3);
+}

@@ -25,7 +25,7 @@ SELECT 2, c.client_tx_id, NULL,
        c.first_sync_id, c.last_sync_id, c.attempts, c.schema_version, c.inbox_sequence, NULL, NULL, NULL,
        NULL, NULL, NULL, NULL, NULL,
        c.dead, c.commit_id, c.fingerprint,
-       c.accepted_at, c.settled_at, c.reentered_at, NULL, NULL, NULL,
+       c.accepted_at, c.settled_at, c.reentered_at, c.feed_read_at, NULL, NULL,
        NULL, NULL, NULL, NULL,
        c.assigned::bigint[], NULL, NULL
 FROM unnest($2::text[]) AS wanted (client_tx_id)
@@ -72,13 +72,18 @@ SELECT 5, s.source_id, NULL,
        s.request_timeout_ms, s.max_in_flight, s.backoff_step,
        s.max_per_second, s.max_pending, s.feed_lag_ms, s.recent_outcomes, s.inbox_revision,
        NULL, s.owner, NULL,
-       s.backoff_until, s.recovered_at, s.failing_since, s.certificate_expires_at, s.recovered_from, NULL,
+       s.backoff_until, s.recovered_at, s.failing_since, s.certificate_expires_at, s.recovered_from, f.caught_up_at,
        NULL, NULL, NULL, NULL,
        s.attempts_by_outcome, s.retries_by_outcome, s.retry_delays_ms
 FROM unnest($7::text[]) AS wanted (source_id)
 CROSS JOIN LATERAL (
     SELECT * FROM data_sources WHERE org_id = $1 AND source_id = wanted.source_id LIMIT 1
 ) AS s
+LEFT JOIN LATERAL (
+    SELECT caught_up_at FROM feeds
+    WHERE org_id = $1 AND source_id = wanted.source_id AND state <> 'none'
+    LIMIT 1
+) AS f ON true
 
 UNION ALL
 SELECT 6, i.source_id, i.client_tx_id,

@@ -4,7 +4,7 @@
 -- partitions before the statement runs; without them each is opened, for ten times the cost.
 -- OFFSET 0 keeps that look-up by itself (see `read`). The inbox knows the attempts of a queued commit.
 SELECT c.commit_id, c.source_id, c.state, c.dead, c.first_sync_id, c.error_code, c.error_message,
-       c.assigned::bigint[] AS assigned, c.accepted_at, c.settled_at, c.reentered_at,
+       c.assigned::bigint[] AS assigned, c.accepted_at, c.settled_at, c.reentered_at, c.feed_read_at,
        coalesce(i.attempts, c.attempts) AS attempts,
        d.sync_id, d.operation, d.kind, d.model, d.row_id, d.row, d.transaction_id, d.stale
 FROM commits AS c

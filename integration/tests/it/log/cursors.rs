@@ -39,19 +39,6 @@ async fn restore(app: &TestApp, position: i64) {
     restore.execute(&app.pool()).await.unwrap();
 }
 
-/// Drops the partitions of the log, as its retention does, and makes them anew, empty.
-async fn expire(app: &TestApp) {
-    let drop = "DO $$ DECLARE name text; BEGIN
-        FOR name IN SELECT inhrelid::regclass::text FROM pg_inherits
-                    WHERE inhparent = 'deltas'::regclass LOOP
-            EXECUTE 'DROP TABLE ' || name;
-        END LOOP; END $$";
-    sqlx::query(drop).execute(&app.pool()).await.unwrap();
-    coordinator::migrate::partitions::ensure(&app.pool())
-        .await
-        .unwrap();
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cursor_that_is_not_ours_is_refused() {
     let app = TestApp::start().await;
@@ -144,7 +131,7 @@ async fn a_position_below_the_retention_has_expired_and_is_never_skipped() {
     let changes = follower.changes(2).await;
     let newest = follower.cursor().to_owned();
     drop(follower);
-    expire(&app).await;
+    app.expire_log(i64::MAX).await;
     // A node that never held them.
     let mut app = app;
     let other = tenant.at(&app.add_node().await);
@@ -173,7 +160,7 @@ async fn a_stream_whose_next_change_is_dropped_is_reset() {
     for number in 0..7 {
         tenant.confirm(note(&format!("n{number}"), &text)).await;
     }
-    expire(&app).await;
+    app.expire_log(i64::MAX).await;
     let mut positions = Vec::new();
     let mut reset = None;
     let end = loop {

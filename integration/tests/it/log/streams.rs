@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use integration::app::{Flags, Follower, PATIENCE, Tenant, TestApp, TestNode, reason};
+use integration::app::{Flags, Follower, PATIENCE, Tenant, TestApp, TestNode, eventually, reason};
 use integration::endpoint::Endpoint;
 use integration::log_check::{Seen, dense};
 use integration::node::{Authorization, Authorized};
@@ -157,6 +157,36 @@ async fn a_node_that_stops_sends_its_streams_elsewhere() {
     other.confirm(note("b", "two")).await;
     let mut resumed = Follower::resume(&other, &resumes_from(&end)).await.unwrap();
     assert_eq!(resumed.change().await.sync_id, 2);
+}
+
+#[tokio::test]
+async fn subscriptions_beyond_a_bound_are_refused_with_a_time_to_return() {
+    let flags = Flags::default().with("streams", "3");
+    let flags = flags.with("streams-per-organization", "2");
+    let app = TestApp::start_with(flags).await;
+    let tenant = app.organization("acme").await;
+    let stranger = app.organization("stranger").await;
+    let subscribe = |tenant: &Tenant| {
+        let mut log = tenant.log();
+        async move { log.subscribe(SubscribeRequest::default()).await }
+    };
+    let refused = async |tenant: &Tenant| {
+        let status = subscribe(tenant).await.unwrap_err();
+        let told = (status.code(), reason(&status));
+        assert_eq!(told, (Code::ResourceExhausted, "overloaded".to_owned()));
+        assert!(status.get_details_retry_info().is_some(), "{status:?}");
+    };
+    let one = subscribe(&tenant).await.unwrap();
+    let _other = subscribe(&tenant).await.unwrap();
+    refused(&tenant).await;
+    // The organization's bound is not the stranger's; the node's is.
+    let _third = subscribe(&stranger).await.unwrap();
+    refused(&stranger).await;
+    drop(one);
+    eventually("a place that is free again", async || {
+        subscribe(&stranger).await.ok()
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
