@@ -48,11 +48,11 @@ impl Round {
     ) -> Result<Option<State>, Error> {
         let (pool, read) = match self {
             Self::Optimistic(pool, connection) => {
-                let found = read::read(&mut **connection, organization, touched).await;
+                let found = read::read(connection, organization, touched).await;
                 (&*pool, found)
             }
             Self::Locked(pool, transaction) => {
-                let found = read::read(&mut ***transaction, organization, touched).await;
+                let found = read::read(transaction, organization, touched).await;
                 (&*pool, found)
             }
         };
