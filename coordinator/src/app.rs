@@ -61,7 +61,7 @@ impl App {
         metrics: Metrics,
     ) -> Result<Self, Failure> {
         let store = open(&config.database).await?;
-        lifecycle.spawn("partitions", {
+        lifecycle.spawn_vital("partitions", {
             let (pool, retention) = (store.reads.clone(), config.retention);
             let soft = lifecycle.soft().clone();
             async move {
@@ -69,7 +69,7 @@ impl App {
                     .await;
             }
         });
-        lifecycle.spawn("retention", {
+        lifecycle.spawn_vital("retention", {
             let (store, metrics) = (store.clone(), metrics.clone());
             let (soft, span) = (lifecycle.soft().clone(), config.retention);
             async move {
@@ -91,16 +91,16 @@ impl App {
             .flatten()
             .collect();
         let rooms = rooms::open(config, &store, lifecycle, (metrics, own)).await?;
-        lifecycle.spawn("couriers", {
+        lifecycle.spawn_vital("couriers", {
             let (couriers, soft) = (rooms.service.couriers.clone(), lifecycle.soft().clone());
             async move { couriers.run(soft).await }
         });
-        lifecycle.spawn("logs", {
+        lifecycle.spawn_vital("logs", {
             let (logs, keys) = (Arc::clone(&rooms.logs), Arc::clone(&rooms.keys));
             let soft = lifecycle.soft().clone();
             async move { logs.keep(&keys, &soft).await }
         });
-        lifecycle.spawn("signals", {
+        lifecycle.spawn_vital("signals", {
             let (store, wake) = (store.clone(), Arc::clone(&rooms.service.wake));
             let soft = lifecycle.soft().clone();
             async move { signals::carry(store, &wake, soft).await }

@@ -189,7 +189,7 @@ impl Shared {
 
     /// After each renewal, and when told to, sees what its sources have and claims orphans.
     async fn work(self: &Arc<Self>, stop: &CancellationToken) {
-        self.leased.notified().await;
+        stop.run_until_cancelled(self.leased.notified()).await;
         while !stop.is_cancelled() {
             if let Err(error) = self.tend().await {
                 tracing::warn!(%error, "the node did not see what its sources have");
@@ -213,7 +213,7 @@ impl Shared {
         for (organization, source) in self.tools.store.pushed_sources(self.node).await? {
             self.tools.wake.ring_feed(&organization, &source);
         }
-        let orphans = self.tools.store.orphans(CLAIM).await?;
+        let orphans = self.tools.store.orphans(self.node, CLAIM).await?;
         futures_util::stream::iter(orphans)
             .for_each_concurrent(CLAIMS_AT_ONCE, |orphan| self.claim(orphan))
             .await;
@@ -305,13 +305,9 @@ impl Shared {
                     "a courier was ended by a panic; it starts anew"
                 );
             }
-            // Marks the entry as this courier's: one that replaced it has a token of its own.
-            stop.cancel();
             let mut running = shared.lock();
-            if running
-                .get(&key)
-                .is_some_and(|seen| seen.stop.is_cancelled())
-            {
+            // Not the entry of a courier that has replaced this one.
+            if running.get(&key).is_some_and(|seen| seen.epoch == epoch) {
                 running.remove(&key);
             }
         });

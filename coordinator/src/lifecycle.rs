@@ -97,6 +97,19 @@ impl Lifecycle {
         }))
     }
 
+    /// The same of a task without which the process is of no use: when it ends, however it does, the
+    /// process stops, for its supervisor to start anew.
+    pub fn spawn_vital<F>(&self, name: &'static str, task: F) -> JoinHandle<()>
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let soft = self.soft.clone();
+        self.spawn(name, async move {
+            let _stop = soft.drop_guard();
+            task.await;
+        })
+    }
+
     /// From now on SIGTERM and SIGINT stop the process: the first softly, the second hard.
     pub fn obey_signals(&self) -> std::io::Result<()> {
         let mut terminate = signal(SignalKind::terminate())?;
@@ -202,6 +215,20 @@ mod tests {
         lifecycle.spawn("sound", async move { send.send("alive").unwrap() });
         assert_eq!(receive.await.unwrap(), "alive");
         assert!(!lifecycle.soft().is_cancelled());
+        assert_eq!(
+            lifecycle.drain(Duration::from_secs(1)).await,
+            Ending::Panicked
+        );
+    }
+
+    #[tokio::test]
+    async fn the_process_stops_when_a_vital_task_panics() {
+        let lifecycle = Lifecycle::new();
+        lifecycle
+            .spawn_vital("couriers", async { panic!("broken") })
+            .await
+            .unwrap();
+        assert!(lifecycle.soft().is_cancelled());
         assert_eq!(
             lifecycle.drain(Duration::from_secs(1)).await,
             Ending::Panicked

@@ -181,10 +181,8 @@ pub(super) fn serve(
             stop.cancel();
         }
     });
-    let (hard, soft) = (lifecycle.hard().clone(), lifecycle.soft().clone());
-    lifecycle.spawn("server", async move {
-        // Without a server, be it by a panic, the process has no use.
-        let _stop = soft.drop_guard();
+    let hard = lifecycle.hard().clone();
+    lifecycle.spawn_vital("server", async move {
         let end = hard
             .run_until_cancelled(Box::pin(server.serve(listeners, shutdown)))
             .await;

@@ -63,8 +63,8 @@ struct Equipment {
 pub(super) enum End {
     /// Recorded: the commit as it stands, or `None` when it is finished.
     Settled(Option<Box<InboxEntry>>, Box<Source>),
-    /// It was not to be made now.
-    NotStarted(NotStartable),
+    /// It was not to be made now, decided of an inbox of this revision.
+    NotStarted(NotStartable, i64),
     /// The commit's time was said to be over; none when the database was away.
     Expired(Option<NotStartable>),
     /// The source has another owner.
@@ -82,7 +82,7 @@ impl Attempt {
         let asked = Instant::now();
         let started = match self.start().await {
             Ok(Reply::Started(started)) => started,
-            Ok(Reply::NotStartable(why)) => return End::NotStarted(why),
+            Ok(Reply::NotStartable(why)) => return End::NotStarted(why, self.revision),
             Ok(Reply::Fenced) => return End::Fenced,
             Ok(_) | Err(_) => return End::Unavailable,
         };

@@ -8,6 +8,7 @@
 //! A commit whose answer was lost may have taken effect long before it is settled. If an event came
 //! on one of its rows in between, or nobody knows, its rows are read again once it is settled.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -27,8 +28,9 @@ pub struct Flight {
 
 #[derive(Debug, Default)]
 struct Inner {
-    /// Lanes of attempts, from before they are recorded until they are settled.
-    attempts: HashSet<i64>,
+    /// Lanes of attempts, from before they are recorded until they are settled, and how many there
+    /// are: a commit that was given up by force may still be in flight beside its row's next one.
+    attempts: HashMap<i64, usize>,
     /// Lanes of attempts of an owner before: until when they may be in flight.
     lingering: HashMap<i64, Instant>,
     /// Lanes of events that are being taken in, or wait for an attempt to be.
@@ -75,7 +77,9 @@ impl Flight {
         if lanes.iter().any(|lane| inner.events.contains(lane)) {
             return None;
         }
-        inner.attempts.extend(&lanes);
+        for lane in &lanes {
+            *inner.attempts.entry(*lane).or_default() += 1;
+        }
         drop(inner);
         Some(Flying {
             flight: Arc::clone(flight),
@@ -182,7 +186,12 @@ impl Drop for Flying {
     fn drop(&mut self) {
         let mut inner = self.flight.lock();
         for lane in &self.lanes {
-            inner.attempts.remove(lane);
+            if let Entry::Occupied(mut attempts) = inner.attempts.entry(*lane) {
+                *attempts.get_mut() -= 1;
+                if *attempts.get() == 0 {
+                    attempts.remove();
+                }
+            }
         }
         if !inner.events.is_empty() || !inner.rereads.is_empty() {
             self.flight.landed.notify_one();
@@ -194,7 +203,7 @@ impl Claim<'_> {
     /// Whether no attempt is under way to this row; if one of an owner before may be, until when.
     pub fn is_free(&self, lane: i64) -> Result<(), Option<Instant>> {
         let mut inner = self.flight.lock();
-        if inner.attempts.contains(&lane) {
+        if inner.attempts.contains_key(&lane) {
             return Err(None);
         }
         match inner.lingering.get(&lane) {
@@ -257,6 +266,18 @@ mod tests {
         assert_eq!(claim.is_free(2), Ok(()));
         drop(claim);
         assert!(Flight::depart(&flight, 2, vec![2, 3]).is_some());
+    }
+
+    #[test]
+    fn a_row_is_free_when_the_last_of_its_attempts_has_ended() {
+        let flight = Arc::new(Flight::default());
+        let given_up = Flight::depart(&flight, 1, vec![1]).unwrap();
+        let next = Flight::depart(&flight, 2, vec![1]).unwrap();
+        let claim = flight.claim(vec![1]);
+        drop(given_up);
+        assert_eq!(claim.is_free(1), Err(None));
+        drop(next);
+        assert_eq!(claim.is_free(1), Ok(()));
     }
 
     #[tokio::test(start_paused = true)]

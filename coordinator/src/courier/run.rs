@@ -357,24 +357,24 @@ impl Courier {
         }
         match end {
             End::Settled(entry, source) => {
-                let revision = source.inbox_revision;
                 self.stand(&source);
                 self.settled(sequence, entry.as_deref());
-                if revision < self.window.revision {
-                    // It was decided before what the window shows: the inbox is read anew.
-                    self.window.revision = revision;
-                    self.stale = true;
+                self.decided_of(source.inbox_revision);
+            }
+            End::NotStarted(why, revision) => {
+                match why {
+                    NotStartable::Finished => self.finish(sequence),
+                    NotStartable::Until(until) => {
+                        self.window.wait(sequence, until);
+                        self.stale = true;
+                    }
+                    NotStartable::Disabled | NotStartable::Reread => {
+                        self.stale = true;
+                        let now = self.now();
+                        self.window.wait(sequence, now);
+                    }
                 }
-            }
-            End::NotStarted(NotStartable::Finished) => self.finish(sequence),
-            End::NotStarted(NotStartable::Until(until)) => {
-                self.window.wait(sequence, until);
-                self.stale = true;
-            }
-            End::NotStarted(NotStartable::Disabled | NotStartable::Reread) => {
-                self.stale = true;
-                let now = self.now();
-                self.window.wait(sequence, now);
+                self.decided_of(revision);
             }
             End::Expired(end) => self.expired(sequence, end),
             End::Fenced => return false,
@@ -384,6 +384,15 @@ impl Courier {
             }
         }
         true
+    }
+
+    /// What was decided before what the window shows may say the contrary of it: the inbox is then
+    /// read anew.
+    fn decided_of(&mut self, revision: i64) {
+        if revision < self.window.revision {
+            self.window.revision = revision;
+            self.stale = true;
+        }
     }
 
     /// A commit is not sent any more, and holds its rows no longer.

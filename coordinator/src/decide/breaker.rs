@@ -79,8 +79,9 @@ impl Source {
         let began = self.failing_since.take();
         self.consecutive_failures = 0;
         self.backoff_step = 0;
-        self.backoff_until = None;
+        // A pause that the endpoint asked for while it answered holds, whatever it answers others.
         if self.state == SourceState::Failing {
+            self.backoff_until = None;
             self.state = SourceState::Enabled;
             self.state_reason.clear();
             let interrupted = self.recovered_at.zip(began);

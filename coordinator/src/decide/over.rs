@@ -41,9 +41,14 @@ pub(super) fn expire(state: &mut State, append: &mut Append, expire: &Expire) ->
         return Reply::Fenced;
     };
     let key = (expire.source.clone(), expire.sequence);
-    let Some(entry) = state.inbox.get(&key).filter(|entry| !entry.dead) else {
+    let Some(entry) = state.inbox.get(&key) else {
         return Reply::NotStartable(NotStartable::Finished);
     };
+    if entry.dead {
+        // Its rows are held until its last attempt cannot be applied any more.
+        let held = entry.may_apply_until.filter(|until| *until > state.now);
+        return Reply::NotStartable(held.map_or(NotStartable::Finished, NotStartable::Until));
+    }
     if matches!(source.state, SourceState::Disabled | SourceState::Paused) {
         return Reply::NotStartable(NotStartable::Disabled);
     }

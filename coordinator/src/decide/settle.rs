@@ -88,6 +88,7 @@ pub(super) fn settle(state: &mut State, append: &mut Append, settle: &Settle) ->
     if entry.open.map(|(started_at, _)| started_at) != Some(settle.started_at) {
         return Reply::Fenced;
     }
+    let stood = source.state;
     let mut closing = Closing {
         state,
         append,
@@ -112,7 +113,9 @@ pub(super) fn settle(state: &mut State, append: &mut Append, settle: &Settle) ->
         append.inbox_changed.insert(key.clone(), entry.clone());
         state.inbox.insert(key, entry.clone());
     }
-    append.put_source(&source, false);
+    // Who reads its feed is told that it was disabled.
+    let disabled = stood != SourceState::Disabled && source.state == SourceState::Disabled;
+    append.put_source(&source, disabled);
     state.sources.insert(source.id.clone(), source.clone());
     Reply::Settled((!finished).then(|| Box::new(entry)), Box::new(source))
 }

@@ -525,6 +525,21 @@ fn a_source_that_keeps_failing_is_probed_ever_more_seldom_until_it_answers() {
 }
 
 #[test]
+fn a_pause_that_an_endpoint_asks_for_outlasts_what_it_answers_to_others() {
+    let mut state = with_source();
+    let attempt = in_flight(&mut state);
+    let pause = Duration::from_mins(1);
+    let patience = Outcome::Retry {
+        retry_after: Some(pause),
+        error: error(),
+    };
+    run(&mut state, settle_of(&attempt, patience, false));
+    // Another request was in flight meanwhile, and is answered.
+    state.sources.get_mut("crm").unwrap().note_answer(NOW);
+    assert_eq!(state.sources["crm"].backoff_until, Some(NOW + pause));
+}
+
+#[test]
 fn requests_in_flight_when_a_source_backs_off_do_not_lengthen_its_pause() {
     let mut state = with_source();
     let attempt = in_flight(&mut state);
@@ -568,11 +583,10 @@ fn retry_after_holds_the_whole_source_and_429_spends_nothing() {
 fn gone_disables_the_source_and_keeps_its_commits() {
     let mut state = with_source();
     let attempt = in_flight(&mut state);
-    run(
-        &mut state,
-        settle_of(&attempt, Outcome::Gone { error: error() }, false),
-    );
+    let gone = settle_of(&attempt, Outcome::Gone { error: error() }, false);
+    let (_, append) = run(&mut state, gone);
     assert_eq!(state.sources["crm"].state, SourceState::Disabled);
+    assert!(append.sources["crm"].1, "who reads its feed is told");
     assert_eq!(state.sources["crm"].pending, 1);
     let why = run(&mut state, start_of(1)).0;
     assert!(matches!(why, Reply::NotStartable(NotStartable::Disabled)));

@@ -64,9 +64,13 @@ impl Store {
     }
 
     /// At most `limit` sources that nobody delivers to.
-    pub async fn orphans(&self, limit: i64) -> Result<Vec<Orphan>, Error> {
+    pub async fn orphans(&self, node: Uuid, limit: i64) -> Result<Vec<Orphan>, Error> {
         let orphans = sqlx::query_as(include_str!("sql/orphans.sql"));
-        Ok(orphans.bind(limit).fetch_all(&self.leases).await?)
+        Ok(orphans
+            .bind(limit)
+            .bind(node)
+            .fetch_all(&self.leases)
+            .await?)
     }
 
     /// The sources that a node owns.

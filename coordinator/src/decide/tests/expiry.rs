@@ -121,6 +121,21 @@ fn nothing_ends_before_its_time_nor_while_the_source_is_disabled_or_paused() {
 }
 
 #[test]
+fn a_dead_one_holds_its_rows_although_its_time_is_over() {
+    let mut state = accepted();
+    let until = NOW + 2 * END;
+    let entry = state.inbox.get_mut(&("crm".to_owned(), 1)).unwrap();
+    (entry.dead, entry.may_apply_until) = (true, Some(until));
+    state.now = NOW + END;
+    assert_eq!(
+        why(&run(&mut state, expire()).0),
+        NotStartable::Until(until)
+    );
+    state.now = until;
+    assert_eq!(why(&run(&mut state, expire()).0), NotStartable::Finished);
+}
+
+#[test]
 fn it_ends_in_time_although_its_source_backs_off() {
     let mut state = accepted();
     state.sources.get_mut("crm").unwrap().backoff_until = Some(NOW + 10 * END);
