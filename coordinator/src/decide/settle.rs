@@ -114,6 +114,9 @@ pub(super) fn settle(state: &mut State, append: &mut Append, settle: &Settle) ->
     }
     append.put_source(&source, false);
     state.sources.insert(source.id.clone(), source.clone());
+    if finished && entry.echoed && matches!(settle.outcome, Outcome::Refused { .. }) {
+        return Reply::Denied(Box::new(source));
+    }
     Reply::Settled((!finished).then(|| Box::new(entry)), Box::new(source))
 }
 
