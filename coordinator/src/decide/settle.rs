@@ -297,8 +297,7 @@ impl Closing<'_> {
         let now = self.state.now;
         if self.settle.never_left {
             self.entry.due_at = now + PAUSE_FAILING;
-            let asked = matches!(self.settle.trigger, Trigger::Manual | Trigger::Echo);
-            if asked {
+            if self.settle.trigger.is_asked() {
                 self.entry.next_cause = Some(self.settle.trigger);
             }
             return;
@@ -325,8 +324,8 @@ impl Closing<'_> {
     fn spend(&mut self) {
         let now = self.state.now;
         let patience = self.settle.http_status == Some(429);
-        let asked = matches!(self.settle.trigger, Trigger::Manual | Trigger::Echo);
-        if !patience && !asked {
+        let extra = self.settle.trigger.is_asked() || self.settle.trigger == Trigger::Recovery;
+        if !patience && !extra {
             self.entry.spent += 1;
         }
         let spent = u32::try_from(self.entry.spent.max(1)).unwrap_or(1);
