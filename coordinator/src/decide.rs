@@ -142,6 +142,9 @@ pub enum Reply {
     Started(Box<Started>),
     /// An attempt was recorded: the entry as it stands now, or `None` when it is finished.
     Settled(Option<Box<InboxEntry>>, Box<Source>),
+    /// An attempt was recorded, and the commit rejected, although the feed had shown that it was
+    /// applied: what its rows came to is not in the log.
+    Denied(Box<Source>),
     /// No attempt may leave now.
     NotStartable(NotStartable),
     /// The source has another owner now.

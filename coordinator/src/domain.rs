@@ -355,13 +355,20 @@ words! {
         Accept = "accept",
         /// The schedule.
         Schedule = "schedule",
-        /// A failing spell of the source ended.
+        /// A failing spell of the source ended, or an operator recovered what had failed.
         Recovery = "recovery",
         /// The node that made the attempt before was lost.
         Takeover = "takeover",
-        /// An operator asked for it.
+        /// An operator asked for this one.
         Manual = "manual",
         /// The feed showed that it was applied; its answer had been lost.
         Echo = "echo",
+    }
+}
+
+impl Trigger {
+    /// Whether somebody asked for this one attempt: it waits for neither schedule nor back-off.
+    pub fn is_asked(self) -> bool {
+        matches!(self, Self::Manual | Self::Echo)
     }
 }

@@ -45,6 +45,7 @@ use crate::domain::{FeedState, OrganizationId, SourceState};
 use crate::refusal::Refusal;
 use crate::store::Error;
 use crate::store::feeds::Look;
+use crate::telemetry::metrics::Metrics;
 
 /// How long a reader waits after the database was away or an append was lost.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -96,6 +97,21 @@ pub(crate) struct FeedReader {
     /// Times in a row that a row could not be loaded.
     unloaded: u32,
     noted: Noted,
+}
+
+/// An endpoint refused what it did: a person must see it.
+pub(crate) fn tell_denied(
+    metrics: &Metrics,
+    (organization, source): (&OrganizationId, &str),
+    client_tx_id: &str,
+) {
+    tracing::error!(
+        %organization,
+        source.id = source,
+        client_tx_id,
+        "the feed shows the effect of a commit that was rejected"
+    );
+    metrics.feed_alarm("rejected_commit_applied");
 }
 
 /// Why a turn was not finished.

@@ -30,7 +30,7 @@ pub(super) enum Operated {
         #[arg(required = true, value_name = "CLIENT_TX_ID")]
         commits: Vec<String>,
     },
-    /// Retry every commit that is dead or failing, in order.
+    /// Retry every commit that is dead or failing, in order, as fast as the source's answers allow.
     #[command(after_help = "Example: coordinator source recover crm --since 6h")]
     Recover {
         /// The source.

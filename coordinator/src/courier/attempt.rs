@@ -27,6 +27,7 @@ use crate::decide::{
     Command, Expire, InboxEntry, NotStartable, Reply, Settle, Source, Start, Started, Terms, lane,
 };
 use crate::domain::OrganizationId;
+use crate::feed::tell_denied;
 use crate::store::Error;
 use crate::telemetry::trace;
 
@@ -194,10 +195,19 @@ impl Attempt {
 
     async fn settle(&self, settle: Settle) -> End {
         loop {
-            let settle = Command::Settle(settle.clone());
-            match self.tools.flushers.submit(&self.organization, settle).await {
+            let command = Command::Settle(settle.clone());
+            match self
+                .tools
+                .flushers
+                .submit(&self.organization, command)
+                .await
+            {
                 Ok(Reply::Settled(entry, source)) => {
                     return End::Settled(entry, source);
+                }
+                Ok(Reply::Denied(source)) => {
+                    self.denied(settle);
+                    return End::Settled(None, source);
                 }
                 Ok(_) => {
                     tracing::warn!("fenced: an answer came after the source had changed hands");
@@ -208,6 +218,16 @@ impl Attempt {
                     tokio::time::sleep(SETTLE_AGAIN).await;
                 }
             }
+        }
+    }
+
+    /// The event that showed the commit's effect was passed over for the commit's own change, which will
+    /// not come: its rows are read.
+    fn denied(&self, settle: Settle) {
+        let source = (&self.organization, self.source.as_str());
+        tell_denied(&self.tools.metrics, source, &settle.client_tx_id);
+        if let Some(flying) = &self.flying {
+            flying.read_again(settle.rows);
         }
     }
 

@@ -102,7 +102,7 @@ impl Courier {
 
     /// A commit waits for its next attempt: what its last one left behind may put off its end.
     pub(super) fn put_off(&mut self, entry: &InboxEntry) {
-        if let Some(at) = entry.expires_at {
+        if let Some(at) = entry.ends_at() {
             let at = entry.may_apply_until.map_or(at, |until| until.max(at));
             self.window.expires(entry.sequence, at);
         }

@@ -180,6 +180,11 @@ impl Flying {
             inner.quiet.remove(lane);
         }
     }
+
+    /// Rows of the commit are to be read again, once it gives them free.
+    pub fn read_again(&self, rows: Vec<RowKey>) {
+        self.flight.lock().rereads.extend(rows);
+    }
 }
 
 impl Drop for Flying {

@@ -410,7 +410,7 @@ impl Courier {
             },
             Some(entry) => {
                 let failed = (entry.due_at, entry.failed_at);
-                self.window.ask(sequence, entry.next_cause.is_some());
+                self.window.ask(sequence, entry.is_asked());
                 self.window
                     .wait_again(sequence, failed, self.standing.recovery);
                 self.put_off(entry);

@@ -221,7 +221,8 @@ impl Taking<'_> {
         let Some(entry) = self.state.inbox.get_mut(&key) else {
             return;
         };
-        entry.next_cause.get_or_insert(Trigger::Echo);
+        entry.echoed = true;
+        entry.next_cause = Some(Trigger::Echo);
         entry.due_at = self.state.now;
         // Its courier may have let it go: it reads the inbox anew.
         if self.urged.is_empty() {

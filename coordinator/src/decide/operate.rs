@@ -62,7 +62,8 @@ pub enum Verb {
     /// Make the next attempt now. A dead commit re-enters at the end, or where it stands if it still
     /// holds its lanes.
     Retry,
-    /// The same for all that failed since a time; those that do not wait any more are left out.
+    /// The same for all that failed since a time, as far as the source's back-off and its ramp allow;
+    /// those that do not wait any more are left out.
     Recover(Option<OffsetDateTime>),
     /// The endpoint applied it, with these changes.
     Apply(Vec<Change>),
@@ -259,11 +260,15 @@ impl Hand<'_> {
         });
     }
 
-    /// The next attempt is due, whatever schedule and source say.
+    /// The next attempt is due, whatever the schedule says; one that was asked for by name goes past
+    /// the source's back-off, too.
     fn retry(&mut self, mut entry: InboxEntry) -> String {
         let now = self.state.now;
         let key = (entry.source.clone(), entry.sequence);
-        entry.next_cause = Some(Trigger::Manual);
+        entry.next_cause = match self.operate.verb {
+            Verb::Recover(_) => entry.next_cause.or(Some(Trigger::Recovery)),
+            _ => Some(Trigger::Manual),
+        };
         entry.due_at = now;
         entry.failed_at = None;
         let detail = if entry.dead {

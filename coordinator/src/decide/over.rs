@@ -1,7 +1,5 @@
 //! A commit that ends without another attempt: its time is over, or the view that it rests on is.
 
-use std::time::Duration;
-
 use backends::data_source::wire;
 use backends::operation::Operation;
 use time::OffsetDateTime;
@@ -11,10 +9,7 @@ use super::settle::{Ending, SIGNATURE_TOLERANCE};
 use super::start::close_lost;
 use super::state::{InboxEntry, State, Touched};
 use super::{NotStartable, Reply};
-use crate::domain::{SourceState, Trigger};
-
-/// A commit that is over, but known to be applied, is looked at again after this long.
-const ECHO_PAUSE: Duration = Duration::from_secs(5);
+use crate::domain::SourceState;
 
 /// Asks to reject a commit whose time is over. It may stand behind others: it is not sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,21 +47,17 @@ pub(super) fn expire(state: &mut State, append: &mut Append, expire: &Expire) ->
     if matches!(source.state, SourceState::Disabled | SourceState::Paused) {
         return Reply::NotStartable(NotStartable::Disabled);
     }
-    if entry.next_cause == Some(Trigger::Echo) {
-        return Reply::NotStartable(NotStartable::Until(state.now + ECHO_PAUSE));
-    }
-    match entry.expires_at {
+    match entry.ends_at() {
         Some(at) if at <= state.now => Reply::NotStartable(end(state, append, &key)),
         Some(at) => Reply::NotStartable(NotStartable::Until(at)),
-        None => Reply::NotStartable(NotStartable::Finished),
+        // Since the inbox was read, the feed showed that it was applied.
+        None => Reply::NotStartable(NotStartable::Reread),
     }
 }
 
-/// Whether no attempt may start any more. What is known to be applied is sent all the same, for its
-/// answer.
+/// Whether no attempt may start any more.
 pub(super) fn is_over(entry: &InboxEntry, now: OffsetDateTime) -> bool {
-    let known_applied = entry.next_cause == Some(Trigger::Echo);
-    !known_applied && entry.expires_at.is_some_and(|at| at <= now)
+    entry.ends_at().is_some_and(|at| at <= now)
 }
 
 /// Rejects a commit whose time is over, once none of its attempts may still be applied.

@@ -117,6 +117,9 @@ pub(super) fn settle(state: &mut State, append: &mut Append, settle: &Settle) ->
     let disabled = stood != SourceState::Disabled && source.state == SourceState::Disabled;
     append.put_source(&source, disabled);
     state.sources.insert(source.id.clone(), source.clone());
+    if finished && entry.echoed && matches!(settle.outcome, Outcome::Refused { .. }) {
+        return Reply::Denied(Box::new(source));
+    }
     Reply::Settled((!finished).then(|| Box::new(entry)), Box::new(source))
 }
 
@@ -297,8 +300,7 @@ impl Closing<'_> {
         let now = self.state.now;
         if self.settle.never_left {
             self.entry.due_at = now + PAUSE_FAILING;
-            let asked = matches!(self.settle.trigger, Trigger::Manual | Trigger::Echo);
-            if asked {
+            if self.settle.trigger.is_asked() {
                 self.entry.next_cause = Some(self.settle.trigger);
             }
             return;
@@ -325,8 +327,8 @@ impl Closing<'_> {
     fn spend(&mut self) {
         let now = self.state.now;
         let patience = self.settle.http_status == Some(429);
-        let asked = matches!(self.settle.trigger, Trigger::Manual | Trigger::Echo);
-        if !patience && !asked {
+        let extra = self.settle.trigger.is_asked() || self.settle.trigger == Trigger::Recovery;
+        if !patience && !extra {
             self.entry.spent += 1;
         }
         let spent = u32::try_from(self.entry.spent.max(1)).unwrap_or(1);

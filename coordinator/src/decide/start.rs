@@ -176,7 +176,7 @@ fn wait(source: &Source, entry: &InboxEntry, now: OffsetDateTime) -> Option<Offs
     let open = entry.open.map(|(_, deadline)| deadline);
     let due = (!entry.recovered_by(source)).then_some(entry.due_at);
     let waits = [source.backoff_until, due];
-    let asked = entry.next_cause.is_some();
+    let asked = entry.is_asked();
     [open]
         .into_iter()
         .chain(waits.into_iter().filter(|_| !asked))

@@ -374,10 +374,12 @@ pub struct InboxEntry {
     pub traceparent: Option<String>,
     /// When it became durable.
     pub accepted_at: OffsetDateTime,
-    /// No attempt starts after this.
+    /// No attempt starts after this, unless it is known to be applied: see [`Self::ends_at`].
     pub expires_at: Option<OffsetDateTime>,
-    /// Who asked for the next attempt, if not the schedule: an operator, or an echo.
+    /// Why the next attempt is made, if not by the schedule: for an operator, or an echo.
     pub next_cause: Option<Trigger>,
+    /// The feed showed that it was applied.
+    pub echoed: bool,
     /// When an attempt first failed.
     pub first_failed_at: Option<OffsetDateTime>,
     /// When its rows were last read back from the endpoint, and what it then held.
@@ -389,6 +391,16 @@ pub struct InboxEntry {
 }
 
 impl InboxEntry {
+    /// When its time is over. Never, once it is known to be applied: then it is sent for its answer.
+    pub fn ends_at(&self) -> Option<OffsetDateTime> {
+        self.expires_at.filter(|_| !self.echoed)
+    }
+
+    /// Whether somebody asked for its next attempt, which then waits for nothing but one in flight.
+    pub fn is_asked(&self) -> bool {
+        self.next_cause.is_some_and(Trigger::is_asked)
+    }
+
     /// Whether this entry's last failure belongs to a spell that the source has come out of: then
     /// it is due at once.
     pub fn recovered_by(&self, source: &Source) -> bool {

@@ -8,7 +8,7 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use super::judge::Judge;
-use super::{FeedReader, Trouble};
+use super::{FeedReader, Trouble, tell_denied};
 use crate::admit::Schema;
 use crate::courier::flight::Claim;
 use crate::decide::{Command, EchoOf, ExternalEvent, Reply, Step, TakeEvents, Taken, lane};
@@ -299,13 +299,8 @@ impl FeedReader {
         }
         self.tools.metrics.feed_events(taken.new as u64);
         for client_tx_id in &taken.denied {
-            tracing::error!(
-                organization = %self.organization,
-                source.id = self.source,
-                client_tx_id,
-                "the feed shows the effect of a commit that was rejected"
-            );
-            self.tools.metrics.feed_alarm("rejected_commit_applied");
+            let source = (&self.organization, self.source.as_str());
+            tell_denied(&self.tools.metrics, source, client_tx_id);
         }
     }
 }

@@ -298,6 +298,7 @@ fn inbox_changed(statement: &mut Statement, append: &Append) -> Result<(), Error
     part.column(&changed, |one| error(one).map(|error| error.message))?;
     part.column(&changed, |one| error(one).map(|error| error.http_status))?;
     part.column(&changed, |one| one.next_cause.map(Trigger::as_str))?;
+    part.column(&changed, |one| one.echoed)?;
     part.column(&changed, |one| one.first_failed_at)?;
     part.column(&changed, |one| one.read_back.as_ref().map(|read| read.0))?;
     part.column(&changed, |one| {

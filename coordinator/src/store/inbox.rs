@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::{Error, Store};
 use crate::decide::{Recovery, Terms};
-use crate::domain::{OrganizationId, SourceState};
+use crate::domain::{OrganizationId, SourceState, Trigger};
 
 /// A source and the next commits of its inbox, as one snapshot shows them.
 #[derive(Clone, Debug)]
@@ -121,6 +121,7 @@ fn waiting(row: &PgRow) -> Result<Option<Waiting>, Error> {
     let due_at: OffsetDateTime = row.try_get("due_at")?;
     let open_deadline: Option<OffsetDateTime> = row.try_get("open_deadline")?;
     let client_tx_id: Option<String> = row.try_get("client_tx_id")?;
+    let cause: Option<String> = row.try_get("next_cause")?;
     let terms = client_tx_id.map(|client_tx_id| terms(row, client_tx_id));
     Ok(Some(Waiting {
         sequence,
@@ -130,7 +131,9 @@ fn waiting(row: &PgRow) -> Result<Option<Waiting>, Error> {
         due_at: due_at.max(open_deadline.unwrap_or(due_at)),
         failed_at: row.try_get("failed_at")?,
         terms: terms.transpose()?.map(Arc::new),
-        asked: row.try_get::<Option<String>, _>("next_cause")?.is_some(),
+        asked: cause
+            .and_then(|cause| Trigger::parse(&cause))
+            .is_some_and(Trigger::is_asked),
         open_until: open_deadline,
     }))
 }

@@ -367,6 +367,7 @@ fn inbox_entry(row: &PgRow) -> Result<InboxEntry, Error> {
         accepted_at: row.try_get("ts6")?,
         expires_at: row.try_get("ts7")?,
         next_cause: cause.as_deref().and_then(Trigger::parse),
+        echoed: row.try_get::<Option<i64>, _>("n6")? == Some(1),
         first_failed_at: row.try_get("ts8")?,
         read_back: read_back.0.zip(read_back.1),
         guards: Vec::new(),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use axum::http::StatusCode;
 use integration::app::{Flags, Source, Tenant, TestApp, eventually, intent, reason};
-use integration::endpoint::{Answer, Arrival, Endpoint, Kind, Reply};
+use integration::endpoint::{Answer, Arrival, Endpoint, Gate, Kind, Reply};
 use nix::sys::signal::Signal;
 use proto::v1;
 use proto::v1::resolve_commit_request::Resolution;
@@ -345,6 +345,38 @@ async fn what_failed_since_a_time_is_recovered_in_order_and_once() {
     assert_eq!(desk.recover(None).await, 1);
     desk.settled("early").await;
     assert_eq!(names(&endpoint), ["create-1", "a", "b", "c", "early"]);
+}
+
+#[tokio::test]
+async fn what_is_recovered_in_bulk_waits_for_the_source_and_what_is_retried_by_name_does_not() {
+    let app = TestApp::start().await;
+    let (desk, endpoint) = desk(&app).await;
+    for row in ["2", "3", "4"] {
+        desk.dead(&endpoint, create(row)).await;
+    }
+    endpoint.script(Kind::Commit, busy_for_an_hour());
+    desk.0.commit(update("a", "1")).await.unwrap();
+    desk.0.ended_attempts("a", 1).await;
+    let gate = Gate::closed();
+    endpoint.always(Kind::Commit, Answer::honest().replied_once_open(&gate));
+    let before = endpoint.arrivals_of(Kind::Commit).len();
+    assert_eq!(desk.recover(None).await, 4);
+    desk.retry(&["create-4"]).await.unwrap();
+    endpoint.wait_for_arrivals(Kind::Commit, before + 1).await;
+    let arrived = endpoint.arrivals_of(Kind::Commit).split_off(before);
+    let arrived: Vec<_> = arrived.iter().map(Arrival::client_tx_id).collect();
+    assert_eq!(arrived, ["create-4"]);
+    // Its answer ends the back-off.
+    gate.open();
+    for (name, number, trigger) in [
+        ("a", 1, AttemptTrigger::Recovery),
+        ("create-2", 2, AttemptTrigger::Recovery),
+        ("create-3", 2, AttemptTrigger::Recovery),
+        ("create-4", 2, AttemptTrigger::Manual),
+    ] {
+        assert_eq!(desk.settled(name).await.state(), CommitState::Confirmed);
+        assert_eq!(desk.0.attempts(name).await[number].trigger(), trigger);
+    }
 }
 
 #[tokio::test]

@@ -2988,7 +2988,7 @@ pub struct RecoverCommitsRequest {
 /// Attempts will be made.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RecoverCommitsResponse {
-    /// Commits that will be tried now.
+    /// Commits that are due now.
     #[prost(int64, tag = "1")]
     pub recovered_count: i64,
 }
@@ -3388,11 +3388,11 @@ pub enum AttemptTrigger {
     Accept = 1,
     /// The schedule.
     Schedule = 2,
-    /// A failing spell of the source ended.
+    /// A failing spell of the source ended, or an operator recovered what had failed.
     Recovery = 3,
     /// Its node was lost during the attempt before.
     Takeover = 4,
-    /// An operator asked for it.
+    /// An operator asked for this one.
     Manual = 5,
     /// The feed showed that it was applied; its answer had been lost.
     Echo = 6,
@@ -3887,7 +3887,9 @@ pub mod data_sources_client {
             self.inner.unary(req, path, codec).await
         }
         /// Retries every commit that is dead or failing and whose last attempt failed at or after a time,
-        /// in the order of acceptance. Sent again, it goes on where it was interrupted.
+        /// in the order of acceptance: as RetryCommits does, but within what the source can take. While it
+        /// is failing, they wait for its next probe, and its first answers let ever more of them go at a
+        /// time. Sent again, it goes on where it was interrupted.
         ///
         /// Errors of its own: as RetryCommits.
         pub async fn recover_commits(
@@ -4233,7 +4235,9 @@ pub mod data_sources_server {
             tonic::Status,
         >;
         /// Retries every commit that is dead or failing and whose last attempt failed at or after a time,
-        /// in the order of acceptance. Sent again, it goes on where it was interrupted.
+        /// in the order of acceptance: as RetryCommits does, but within what the source can take. While it
+        /// is failing, they wait for its next probe, and its first answers let ever more of them go at a
+        /// time. Sent again, it goes on where it was interrupted.
         ///
         /// Errors of its own: as RetryCommits.
         async fn recover_commits(

@@ -67,6 +67,7 @@ pub(super) fn enqueue(
         accepted_at: state.now,
         expires_at: commit.expires_at,
         next_cause: None,
+        echoed: false,
         first_failed_at: None,
         read_back: None,
         guards: guards(commit),

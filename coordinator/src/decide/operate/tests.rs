@@ -238,6 +238,30 @@ fn a_manual_retry_waits_for_no_schedule_and_no_back_off() {
 }
 
 #[test]
+fn what_is_recovered_in_bulk_waits_for_its_source_and_spends_nothing() {
+    let mut desk = Desk::new();
+    let sequence = desk.accept("a");
+    let started = desk.started(sequence);
+    desk.settle(sequence, &started, retry(), false);
+    let spent = desk.state.inbox[&at(sequence)].spent;
+    let back_off = desk.state.now + Duration::from_mins(5);
+    desk.state.sources.get_mut(CRM).unwrap().backoff_until = Some(back_off);
+    desk.operate(Verb::Recover(None), &[("a", sequence)]);
+    assert_eq!(desk.state.inbox[&at(sequence)].due_at, desk.state.now);
+    let waits = desk.start(sequence);
+    let until = NotStartable::Until(back_off);
+    assert!(
+        matches!(waits, Reply::NotStartable(it) if it == until),
+        "{waits:?}"
+    );
+    desk.state.now = back_off;
+    let again = desk.started(sequence);
+    assert_eq!(again.trigger, Trigger::Recovery);
+    desk.settle(sequence, &again, retry(), false);
+    assert_eq!(desk.state.inbox[&at(sequence)].spent, spent);
+}
+
+#[test]
 fn a_manual_attempt_that_fails_spends_nothing_and_leaves_the_schedule() {
     let mut desk = Desk::new();
     let sequence = desk.accept("a");

@@ -197,6 +197,55 @@ fn an_echo_whose_commit_moved_since_it_was_looked_up_is_looked_up_again() {
 }
 
 #[test]
+fn a_commit_that_is_known_to_be_applied_has_no_end_any_more() {
+    let (mut state, started) = sent();
+    let place = ("crm".to_owned(), 1);
+    state.inbox.get_mut(&place).unwrap().expires_at = Some(NOW + Duration::from_mins(1));
+    run(&mut state, settle_of(&started, retry(), false));
+    taken(&mut state, take(vec![echo("e", "1", Some(true))]));
+    let (Reply::Started(again), _) = begin(&mut state) else {
+        panic!("it is sent at once")
+    };
+    // Nothing that comes of that lets it expire.
+    let (_, append) = run(&mut state, settle_of(&again, retry(), false));
+    assert!(append.inbox_changed[&place].echoed);
+    state.now = NOW + Duration::from_hours(1);
+    let expire = Command::Expire(Expire {
+        source: "crm".to_owned(),
+        epoch: 1,
+        sequence: 1,
+        client_tx_id: "a".to_owned(),
+    });
+    let (reply, append) = run(&mut state, expire);
+    assert!(matches!(reply, Reply::NotStartable(NotStartable::Reread)));
+    assert!(append.is_empty());
+    assert!(matches!(begin(&mut state).0, Reply::Started(_)));
+}
+
+#[test]
+fn a_commit_that_is_known_to_be_applied_and_refused_is_told() {
+    // The event comes before the attempt that is refused, or during it.
+    for during in [false, true] {
+        let (mut state, mut attempt) = sent();
+        let event = take(vec![echo("e", "1", Some(true))]);
+        if during {
+            taken(&mut state, event);
+        } else {
+            run(&mut state, settle_of(&attempt, retry(), false));
+            taken(&mut state, event);
+            let (Reply::Started(again), _) = begin(&mut state) else {
+                panic!("it is sent at once")
+            };
+            attempt = *again;
+        }
+        let (reply, _) = run(&mut state, settle_of(&attempt, refused(), false));
+        assert!(matches!(reply, Reply::Denied(_)), "{reply:?}");
+        assert_eq!(state.ledger["a"].state, CommitState::Rejected);
+        assert_eq!(state.sources["crm"].pending, 0);
+    }
+}
+
+#[test]
 fn a_name_that_is_not_the_rows_makes_no_echo() {
     let (mut state, started) = sent();
     let forged = vec![

@@ -13,7 +13,7 @@ SELECT
     inbox.last_error_message,
     inbox.last_error_status,
     inbox.first_failed_at,
-    inbox.expires_at,
+    CASE WHEN NOT inbox.echoed THEN inbox.expires_at END AS expires_at,
     inbox.open_deadline,
     inbox.may_apply_until,
     inbox.read_back_at,

@@ -88,7 +88,7 @@ LEFT JOIN LATERAL (
 UNION ALL
 SELECT 6, i.source_id, i.client_tx_id,
        i.traceparent, i.next_cause, i.read_back, i.last_error_class, i.last_error_message, NULL,
-       i.sequence, i.attempts, i.spent, i.last_error_status, i.schema_version, NULL, NULL, NULL,
+       i.sequence, i.attempts, i.spent, i.last_error_status, i.schema_version, i.echoed::int, NULL, NULL,
        NULL, NULL, NULL, NULL, NULL,
        i.dead, i.commit_id, CASE WHEN wanted.with_body OR i.dead THEN i.body END,
        i.due_at, i.failed_at, i.open_started_at, i.open_deadline, i.may_apply_until, i.accepted_at,

@@ -175,6 +175,42 @@ async fn the_effect_of_a_rejected_commit_is_taken_in() {
     assert_eq!(log(&app).await[0].client_tx_id, None);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_effect_of_a_commit_that_is_refused_after_it_came_back_is_read_from_the_source() {
+    let app = TestApp::start().await;
+    let endpoint = Endpoint::start("").await.unwrap();
+    let tenant = patient(&app, &endpoint).await;
+    tenant.confirm(create("a")).await;
+    endpoint.write_outside("airports", "a", text("ours too"));
+    taken(&tenant, 1).await;
+    // "Ask again" says that nothing is under way, so a refusal then is final.
+    let busy = json!({"error": "still_running", "retryable": true}).to_string();
+    let status = axum::http::StatusCode::CONFLICT;
+    let busy = Reply::Fixed(status, Vec::new(), busy.into_bytes());
+    endpoint.script(Kind::Commit, Answer::applied_but(busy));
+    endpoint.script(Kind::Commit, Answer::error(status, "taken"));
+    tenant
+        .commit(queued(update("u", "a", "ours")))
+        .await
+        .unwrap();
+    tenant.ended_attempts("u", 1).await;
+    let mut event = event("e", "a", "ours");
+    event["clientTxId"] = "u".into();
+    endpoint.publish(event);
+    let refused = tenant.settle(update("u", "a", "ours")).await;
+    assert_eq!(refused.state(), CommitState::Rejected);
+    eventually("the log to end on what the source holds", async || {
+        agrees(&app, &endpoint, "a").await.then_some(())
+    })
+    .await;
+    let last = log(&app).await.pop().unwrap();
+    assert_eq!(
+        (last.client_tx_id.clone(), last.text()),
+        (None, "ours".into())
+    );
+    assert_eq!(feed(&tenant).await.echo_count, 1);
+}
+
 /// What the log says last of a row is what the source holds.
 async fn agrees(app: &TestApp, endpoint: &Endpoint, row: &str) -> bool {
     let deltas = log(app).await;

@@ -10,19 +10,19 @@ SET sequence = changed.moved_to, dead = changed.dead, flagged = changed.flagged:
     last_error_class = coalesce(changed.last_error_class, inbox.last_error_class),
     last_error_message = coalesce(changed.last_error_message, inbox.last_error_message),
     last_error_status = coalesce(changed.last_error_status, inbox.last_error_status),
-    next_cause = changed.next_cause, first_failed_at = changed.first_failed_at,
+    next_cause = changed.next_cause, echoed = changed.echoed, first_failed_at = changed.first_failed_at,
     read_back_at = changed.read_back_at, read_back = changed.read_back
 FROM head
 CROSS JOIN unnest(
     ?::text[], ?::bigint[], ?::boolean[], ?::int[], ?::int[], ?::timestamptz[], ?::timestamptz[],
     ?::timestamptz[], ?::timestamptz[], ?::timestamptz[],
     ?::timestamptz[], ?::text[], ?::text[], ?::int[],
-    ?::text[], ?::timestamptz[], ?::timestamptz[], ?::text[], ?::text[], ?::bigint[]
+    ?::text[], ?::boolean[], ?::timestamptz[], ?::timestamptz[], ?::text[], ?::text[], ?::bigint[]
 ) AS changed (
     source_id, sequence, dead, attempts, spent, due_at, failed_at,
     open_started_at, open_deadline, may_apply_until,
     last_error_at, last_error_class, last_error_message, last_error_status,
-    next_cause, first_failed_at, read_back_at, read_back, flagged, moved_to
+    next_cause, echoed, first_failed_at, read_back_at, read_back, flagged, moved_to
 )
 CROSS JOIN LATERAL (
     SELECT ctid FROM inbox
