@@ -33,7 +33,7 @@ pub enum Refusal {
     NotFound,
 }
 
-/// Applies one operation to the row as it is now (contract, section 5).
+/// Applies one operation to the row as it is now.
 ///
 /// The row's `id` is always the operation's: a field `id` of the input is not written.
 ///

@@ -44,7 +44,7 @@ impl OperationKind {
     }
 }
 
-/// What to do when the row has changed after `read_at` (contract, section 5).
+/// What to do when the row has changed after `read_at`.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum OnStale {
     /// Refuse the commit.
@@ -85,7 +85,7 @@ impl Operation {
     }
 
     /// Whether it asks for nothing: an UPDATE that names no field but `id`. Such an operation is
-    /// not sent to a Data Source (contract, section 3).
+    /// not sent to a Data Source.
     pub fn is_empty_update(&self) -> bool {
         self.kind == OperationKind::Update && self.input.keys().all(|field| field == "id")
     }

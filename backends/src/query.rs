@@ -66,7 +66,7 @@ impl Operator {
         Self::NotILike,
     ];
 
-    /// Its spelling on the Data Source wire (contract, section 3).
+    /// Its spelling on the Data Source wire.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Eq => "=",
@@ -211,7 +211,7 @@ pub fn matches(row: &Map<String, Value>, condition: &Condition) -> bool {
     }
 }
 
-/// Orders two rows as `order` says, then by `id` (contract: ties are by `id`, upwards).
+/// Orders two rows as `order` says, then by `id` (ties are by `id`, upwards).
 ///
 /// Values of different types come in the order string, number, boolean, array, object; null and
 /// absent come last, or first when descending, as in Postgres.

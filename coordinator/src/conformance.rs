@@ -1,4 +1,4 @@
-//! What an endpoint must do to be a Data Source (contract, sections 3 and 4), tried out on it.
+//! What an endpoint must do to be a Data Source (`integration/examples/WIRE.md`), tried out on it.
 //!
 //! The checks send what the coordinator sends, through the same client, and read the answers as the
 //! coordinator reads them; so an endpoint that passes will do. They write rows of their own, under

@@ -1,4 +1,4 @@
-//! The words of the contract as types: organizations, participants, commits, receipts, sources.
+//! The words of the gRPC interface as types: organizations, participants, commits, receipts, sources.
 
 use std::fmt;
 use std::sync::Arc;
@@ -151,7 +151,7 @@ pub struct Commit {
     pub client_tx_id: String,
     /// Our name for it, if it turns out to be new.
     pub id: CommitId,
-    /// SHA-256 of the canonical JSON of the intent (contract, section 3).
+    /// SHA-256 of the canonical JSON of the intent (sent as `intentHash`).
     pub fingerprint: [u8; 32],
     /// Who writes.
     pub participant: Participant,

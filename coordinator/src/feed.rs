@@ -314,7 +314,7 @@ impl FeedReader {
     /// When to take the next turn although nothing happened.
     fn next(&self) -> Instant {
         let now = Instant::now();
-        if self.stale || self.pushed || self.look.is_none() {
+        if self.stale || self.pushed || self.look.is_none() || self.flight.has_rereads() {
             return self.held.max(now);
         }
         if !self.polls() {

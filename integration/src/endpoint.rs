@@ -28,6 +28,7 @@ use tokio::time::{Instant, timeout};
 
 use self::connection::Connection;
 pub use self::database::{Ledger, Row};
+use self::script::Character;
 pub use self::script::{Answer, Gate, Kind, Reply};
 use self::state::State;
 
@@ -173,6 +174,12 @@ impl Endpoint {
         self.state.change(|inner| inner.habits.insert(kind, answer));
     }
 
+    /// Decides anew for each commit how it is answered, unless a script or a habit says so.
+    pub fn behave(&self, character: impl FnMut(&Arrival) -> Answer + Send + 'static) {
+        let character = Character(Box::new(character));
+        self.state.change(|inner| inner.character = Some(character));
+    }
+
     /// Answers every commit that touches a row in one way, whatever it does with others.
     pub fn always_for(&self, row: &str, answer: Answer) {
         self.state
@@ -207,6 +214,11 @@ impl Endpoint {
     /// What has arrived, in order.
     pub fn arrivals(&self) -> Vec<Arrival> {
         self.state.lock().arrivals.clone()
+    }
+
+    /// The status that was sent back to an arrival, if one was.
+    pub fn replied(&self, arrival: &Arrival) -> Option<u16> {
+        self.state.lock().replies.get(&arrival.order).copied()
     }
 
     /// What has arrived of one kind, in order.
@@ -246,6 +258,45 @@ impl Endpoint {
     pub fn write_outside(&self, model: &str, id: &str, row: Row) {
         self.state
             .change(|inner| inner.database.write_outside(model, id, row));
+    }
+
+    /// As [`Endpoint::write_outside`], under a name that the event and its change have, and at a place
+    /// in the feed: its end if none is given.
+    pub fn write_outside_at(
+        &self,
+        place: Option<u64>,
+        name: &str,
+        (model, id, row): (&str, &str, Row),
+    ) {
+        self.state.change(|inner| {
+            let mut event = inner.database.change_outside(model, id, row);
+            event["id"] = name.into();
+            event["transactionId"] = name.into();
+            let place = place.unwrap_or_else(|| inner.database.next_position());
+            inner.database.events.insert(place, event);
+        });
+    }
+
+    /// A place in the feed that is left free, with this event behind it.
+    pub fn leave_a_place_before(&self, name: &str, (model, id, row): (&str, &str, Row)) -> u64 {
+        self.state.change(|inner| {
+            let free = inner.database.next_position();
+            let mut event = inner.database.change_outside(model, id, row);
+            event["id"] = name.into();
+            event["transactionId"] = name.into();
+            inner.database.events.insert(free + 1, event);
+            free
+        })
+    }
+
+    /// Tells of an event once more, at the feed's end.
+    pub fn tell_again(&self, name: &str) {
+        self.state.change(|inner| {
+            let told = inner.database.events.values().find(|it| it["id"] == name);
+            if let Some(event) = told.cloned() {
+                inner.database.publish(event);
+            }
+        });
     }
 
     /// Publishes an event, whatever the rows say.

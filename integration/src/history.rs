@@ -4,19 +4,27 @@
 //! effect at the endpoint, and what the log and the record of attempts say in the end. Every commit
 //! has a token of its own and positions are dense, so every order is read off; nothing is searched.
 
+mod aftermath;
 mod effects;
 mod log;
 mod order;
+mod outside;
+mod readers;
 mod record;
+mod stale;
 #[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 
-/// A run.
-#[derive(Clone, Debug, Default)]
+use serde::{Serialize, Serializer};
+
+/// A run, as it concerns one organization.
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct History {
+    /// Names that stand in everything that belongs to another organization, and to no other.
+    pub strangers: Vec<String>,
     /// The commits that clients sent.
     pub writes: Vec<Write>,
     /// Requests that reached the endpoint, in order.
@@ -27,14 +35,25 @@ pub struct History {
     pub log: Vec<Position>,
     /// The attempts on record.
     pub attempts: Vec<Attempt>,
-    /// In the end: which commit each row was last changed by, as it is read back.
+    /// Changes made outside, in the order in which their source tells of them.
+    pub events: Vec<Event>,
+    /// What subscribers put together from all their streams.
+    pub readers: Vec<Reader>,
+    /// What errors said.
+    pub texts: Vec<String>,
+    /// In the end: the value of each row, as it is read back.
+    #[serde(serialize_with = "pairs")]
     pub ends: BTreeMap<Row, String>,
     /// In the end: the commits that are still not settled.
     pub unsettled: Vec<String>,
+    /// In the end: how each source says that its commit requests did.
+    pub standings: Vec<Standing>,
+    /// In the end: what is left in the database and in the nodes.
+    pub aftermath: Aftermath,
 }
 
 /// A row of a model.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 pub struct Row {
     /// Its model.
     pub model: String,
@@ -49,7 +68,7 @@ impl fmt::Display for Row {
 }
 
 /// A commit that a client sent, under one name however often.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct Write {
     /// Its `client_tx_id`.
     pub token: String,
@@ -63,19 +82,37 @@ pub struct Write {
     pub acknowledged: Option<u64>,
     /// What settled receipts said, each time that one came.
     pub answers: Vec<Answer>,
+    /// Why it was never accepted: a definite refusal, or nobody knows of it in the end.
+    pub refused: Option<String>,
+    /// It was to apply only if this row had not changed since this position.
+    pub guard: Option<(Row, i64)>,
+    /// What became of it when it was sent once more, long after.
+    pub replays: Vec<Replay>,
+    /// An operator recovered it after it was dead: it took a new place, at the end.
+    pub reentered: bool,
+}
+
+/// A commit that was sent once more under its name.
+#[derive(Clone, Debug, Serialize)]
+pub struct Replay {
+    /// With another intent.
+    pub changed: bool,
+    /// Whether a receipt came.
+    pub accepted: bool,
 }
 
 /// A settled receipt.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Answer {
     /// Confirmed; rejected otherwise.
     pub confirmed: bool,
     /// Where the log has its changes.
+    #[serde(serialize_with = "pairs")]
     pub changes: BTreeMap<Row, i64>,
 }
 
 /// A commit request that reached the endpoint, whatever became of it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct Arrival {
     /// Whose it is.
     pub token: String,
@@ -85,10 +122,14 @@ pub struct Arrival {
     pub body: Vec<u8>,
     /// Whether the signature is right.
     pub signed: bool,
+    /// When, in microseconds since 1970; none if nobody looked at the clock.
+    pub at: Option<i64>,
+    /// The status that was sent back, if one was.
+    pub replied: Option<u16>,
 }
 
 /// A commit that changed rows at the endpoint.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Execution {
     /// Whose it is.
     pub token: String,
@@ -97,50 +138,139 @@ pub struct Execution {
 }
 
 /// A position of the log.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Position {
     /// Its sync id.
     pub sync_id: i64,
-    /// The commit.
+    /// The commit; empty for a change made outside.
     pub token: String,
+    /// The event that told of a change made outside; empty if none did.
+    pub event: String,
+    /// The row.
+    pub row: Row,
+    /// What the row held afterwards.
+    pub value: String,
+}
+
+/// A change made outside, as its source tells of it.
+#[derive(Clone, Debug, Serialize)]
+pub struct Event {
+    /// Its id.
+    pub id: String,
     /// The row.
     pub row: Row,
 }
 
+/// What a subscriber put together, from the oldest change on.
+#[derive(Clone, Debug, Serialize)]
+pub struct Reader {
+    /// Which one.
+    pub name: String,
+    /// The models that it asked for; all if empty.
+    pub models: BTreeSet<String>,
+    /// What it saw, in order.
+    pub changes: Vec<Position>,
+}
+
 /// An attempt on record.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct Attempt {
     /// Whose it is.
     pub token: String,
     /// Its `webhook-id`.
     pub webhook_id: String,
+    /// Where it went.
+    pub source: String,
+    /// When it was recorded, in microseconds since 1970.
+    pub started: i64,
     /// What it came to; none if it is not closed.
     pub outcome: Option<String>,
+    /// The status that came back, if one did.
+    pub status: Option<u16>,
+    /// How it failed, if it did.
+    pub error: Option<String>,
 }
 
-/// What must not be in any history.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// How a source says that its commit requests did.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Standing {
+    /// The source.
+    pub source: String,
+    /// When one last succeeded, in microseconds since 1970.
+    pub success: Option<i64>,
+    /// When one last failed, and how.
+    pub error: Option<(i64, String)>,
+}
+
+/// What is left when everything is over.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Aftermath {
+    /// Commits that are queued although nothing hinders them.
+    pub queued: i64,
+    /// Sessions that have been idle in a transaction for seconds.
+    pub idle_in_transaction: i64,
+    /// Sessions that wait for a lock.
+    pub waiting: i64,
+    /// Of each node, the bytes resident when the faults ended, and now.
+    pub resident: Vec<(u64, u64)>,
+}
+
+/// What must not be in any history. The numbers are those that reports name them by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub enum Rule {
     /// What was acknowledged takes effect.
-    Lost,
+    Lost = 1,
     /// It does so once.
     Doubled,
-    /// Nothing takes effect that nobody sent, or that was rejected.
+    /// Nothing takes effect that nobody sent, or that was rejected; nor more of it than was sent.
     Phantom,
-    /// Everything comes to an end that its client can read.
+    /// Everything comes to an end that its client can read, and that is what happened.
     Unresolved,
-    /// Two answers agree with each other and with the log.
-    Contradicted,
-    /// Positions are 1, 2, 3 …
-    Gap,
-    /// A commit applies whole.
-    Torn,
-    /// A row changes in one order, everywhere: the one in which its commits were accepted.
+    /// A row changes in one order, everywhere.
     Reordered,
-    /// Every request is on record before it leaves, and its record is closed.
+    /// That order is the one in which its commits were accepted, as far as clients can tell.
+    Overtaken,
+    /// Positions are 1, 2, 3 …; each subscriber sees each of them once, in order.
+    Gap,
+    /// A commit changes each of its rows once in the log, all of them together.
+    Torn,
+    /// Every request is on record before it leaves, and its record is true; a retry is the same
+    /// request, signed.
     OffRecord,
-    /// A retry is the same request, signed.
-    Altered,
+    /// A change made outside is in the log once; in its row's order.
+    Missed,
+    /// Nothing changes a row between a view of it and the commit that rests on that view.
+    Stale,
+    /// When the faults are over everything comes to rest.
+    Stuck,
+    /// Nothing of another organization is seen.
+    Leaked,
+}
+
+impl Rule {
+    /// All of them.
+    pub const ALL: [Self; 13] = [
+        Self::Lost,
+        Self::Doubled,
+        Self::Phantom,
+        Self::Unresolved,
+        Self::Reordered,
+        Self::Overtaken,
+        Self::Gap,
+        Self::Torn,
+        Self::OffRecord,
+        Self::Missed,
+        Self::Stale,
+        Self::Stuck,
+        Self::Leaked,
+    ];
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = format!("{self:?}").to_lowercase();
+        write!(f, "C{} {name}", *self as u8)
+    }
 }
 
 /// A rule that was broken, and how that shows.
@@ -154,7 +284,7 @@ pub struct Fault {
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}: {}", self.rule, self.witness)
+        write!(f, "{}: {}", self.rule, self.witness)
     }
 }
 
@@ -174,22 +304,42 @@ impl History {
         faults.extend(self.log(&writes));
         faults.extend(self.order(&writes));
         faults.extend(self.record());
+        faults.extend(self.outside());
+        faults.extend(self.readers());
+        faults.extend(self.stale());
+        faults.extend(self.aftermath());
         faults
     }
 
     /// Whether everybody knows what became of each commit, and is told the same.
     fn resolution(&self) -> Vec<Fault> {
         let mut faults = Vec::new();
-        for Write { token, answers, .. } in &self.writes {
+        for write in &self.writes {
+            let Write { token, answers, .. } = write;
             match answers.as_slice() {
-                [] => faults.push(Fault::new(Rule::Unresolved, token)),
+                [] if write.refused.is_some() && write.acknowledged.is_none() => {}
+                [] => faults.push(Fault::new(
+                    Rule::Unresolved,
+                    format!("{token} has no answer"),
+                )),
                 [first, rest @ ..] => {
                     let other = rest.iter().find(|it| *it != first);
                     faults.extend(other.map(|it| {
                         let witness = format!("{token} was answered {first:?}, then {it:?}");
-                        Fault::new(Rule::Contradicted, witness)
+                        Fault::new(Rule::Unresolved, witness)
                     }));
                 }
+            }
+        }
+        for write in &self.writes {
+            for Replay { changed, accepted } in &write.replays {
+                let token = &write.token;
+                let (rule, what) = match (changed, accepted) {
+                    (true, true) => (Rule::Phantom, "was accepted with another intent"),
+                    (false, false) => (Rule::Unresolved, "was acknowledged, then refused"),
+                    _ => continue,
+                };
+                faults.push(Fault::new(rule, format!("{token} {what}")));
             }
         }
         let unsettled = self.unsettled.iter();
@@ -202,6 +352,12 @@ impl History {
 type Writes<'a> = HashMap<&'a str, &'a Write>;
 
 impl Write {
+    /// It must not take effect, as far as its client knows.
+    fn denied(&self) -> bool {
+        self.answers.iter().any(|it| !it.confirmed)
+            || (self.refused.is_some() && self.answers.is_empty())
+    }
+
     fn confirmed(&self) -> bool {
         self.answers.first().is_some_and(|it| it.confirmed)
     }
@@ -222,4 +378,12 @@ fn counts<'a>(tokens: impl Iterator<Item = &'a str>) -> BTreeMap<&'a str, usize>
         *counts.entry(token).or_default() += 1;
     }
     counts
+}
+
+/// JSON has no keys but texts.
+fn pairs<S: Serializer, V: Serialize>(
+    map: &BTreeMap<Row, V>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(map)
 }

@@ -1,4 +1,4 @@
-//! What an endpoint's answer means (contract, section 4). Pure: exchange in, meaning out.
+//! What an endpoint's answer means (`integration/examples/WIRE.md`). Pure: exchange in, meaning out.
 
 use std::time::Duration;
 

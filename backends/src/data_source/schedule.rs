@@ -1,4 +1,4 @@
-//! When a failed attempt is made again (contract, section 4).
+//! When a failed attempt is made again.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Signatures by Standard Webhooks, scheme `v1` (contract, section 3).
+//! Signatures by Standard Webhooks, scheme `v1`.
 
 use std::fmt;
 
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn the_contracts_vector_is_reproduced() {
+    fn the_vector_in_the_wires_reference_is_reproduced() {
         let body = br#"{"type":"events","limit":100}"#;
         assert_eq!(
             signature_header(

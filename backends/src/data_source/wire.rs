@@ -1,4 +1,4 @@
-//! What goes over the wire to a Data Source and back (contract, section 3).
+//! What goes over the wire to a Data Source and back (`integration/examples/WIRE.md`).
 //!
 //! A body is written once and stored; what is signed and sent, and sent again, is those bytes.
 

@@ -20,7 +20,7 @@ mod operation;
 /// The most operations of one commit.
 pub const MAX_OPERATIONS: usize = 500;
 
-/// Checks a request by every rule that needs no state but the schema (contract, section 5).
+/// Checks a request by every rule that needs no state but the schema.
 ///
 /// CREATE is checked whole, with its id. UPDATE is checked field by field: what a managed row
 /// comes to is checked when it is decided.

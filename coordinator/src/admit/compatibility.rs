@@ -5,7 +5,7 @@ use super::schema::Schema;
 /// The models whose rows would be left behind by a change of schema.
 ///
 /// They matter only while they have rows or pending commits: then the push is refused with
-/// `schema_drops_rows` or `schema_moves_rows`, unless forced (contract, section 5).
+/// `schema_drops_rows` or `schema_moves_rows`, unless forced.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Losses {
     /// Models that the new schema no longer has.

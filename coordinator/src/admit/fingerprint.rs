@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use super::commit::Admitted;
 use crate::domain::Participant;
 
-/// SHA-256 of the canonical JSON of the caller's intent (contract, section 3: `intentHash`).
+/// SHA-256 of the canonical JSON of the caller's intent (`intentHash` on the wire).
 ///
 /// The object is
 ///

@@ -33,6 +33,15 @@ pub struct FieldFault {
     pub rule: String,
 }
 
+impl fmt::Display for FieldFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.field.as_str() {
+            "" => f.write_str(&self.rule),
+            field => write!(f, "{field}: {}", self.rule),
+        }
+    }
+}
+
 impl FieldFault {
     /// The refusal of the operation whose input is at fault.
     pub fn refusal(self, operation: usize, model: &str) -> Refusal {
@@ -88,7 +97,8 @@ impl Model {
         self.check_field_values(&Value::Object(fields.clone()))
     }
 
-    /// Checks a row that a Data Source holds: a declared field that is not null has a type that its
+    /// Checks a row that a Data Source holds, whoever tells: its answer, its feed, a load, an operator.
+    /// A declared field that is not null has a type that its
     /// own schema takes. The rest is the customer's: rows that are older than a rule, columns that
     /// the model does not declare, columns without a value.
     ///

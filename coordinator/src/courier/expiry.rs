@@ -90,7 +90,7 @@ impl Courier {
         self.expiring -= 1;
         let now = self.now();
         match end {
-            Some(NotStartable::Finished) => self.window.finish(sequence),
+            Some(NotStartable::Finished) => self.finish(sequence),
             Some(NotStartable::Until(until)) => self.window.expires(sequence, until),
             Some(NotStartable::Disabled | NotStartable::Reread) => {
                 self.stale = true;

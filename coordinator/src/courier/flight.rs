@@ -8,7 +8,7 @@
 //! A commit whose answer was lost may have taken effect long before it is settled. If an event came
 //! on one of its rows in between, or nobody knows, its rows are read again once it is settled.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use backends::operation::RowKey;
@@ -36,7 +36,7 @@ struct Inner {
     /// Lanes of commits that wait after their first attempt, on which no event came since.
     quiet: HashMap<i64, i64>,
     /// Rows to be read again.
-    rereads: Vec<RowKey>,
+    rereads: BTreeSet<RowKey>,
 }
 
 impl Default for Flight {
@@ -117,13 +117,33 @@ impl Flight {
         self.lock().quiet.remove(&lane);
     }
 
+    /// A commit is not sent any more: nothing of it is in doubt.
+    pub fn forget(&self, sequence: i64, lanes: &[i64]) {
+        let mut inner = self.lock();
+        for lane in lanes {
+            if inner.quiet.get(lane) == Some(&sequence) {
+                inner.quiet.remove(lane);
+            }
+        }
+    }
+
+    /// The inbox was read anew: other commits are not sent any more.
+    pub fn remember(&self, waits: impl Fn(i64) -> bool) {
+        self.lock().quiet.retain(|_, sequence| waits(*sequence));
+    }
+
     /// Takes the rows to be read again.
-    pub fn rereads(&self) -> Vec<RowKey> {
+    pub fn rereads(&self) -> BTreeSet<RowKey> {
         std::mem::take(&mut self.lock().rereads)
     }
 
+    /// Whether there are any.
+    pub fn has_rereads(&self) -> bool {
+        !self.lock().rereads.is_empty()
+    }
+
     /// Rows that could not be read again now.
-    pub fn read_again(&self, rows: Vec<RowKey>) {
+    pub fn read_again(&self, rows: BTreeSet<RowKey>) {
         self.lock().rereads.extend(rows);
     }
 
@@ -147,9 +167,9 @@ impl Flying {
         }
         let quiet = |inner: &Inner, lane| inner.quiet.get(&lane) == Some(&self.sequence);
         if number > 1 && !self.lanes.iter().all(|lane| quiet(&inner, *lane)) {
-            let again = rows().into_iter().filter(|(lane, _)| !quiet(&inner, *lane));
-            let again: Vec<_> = again.map(|(_, row)| row).collect();
-            inner.rereads.extend(again);
+            let mut again = rows();
+            again.retain(|(lane, _)| !quiet(&inner, *lane));
+            inner.rereads.extend(again.into_iter().map(|(_, row)| row));
         }
         // Whoever finishes on a row ends the quiet of those before it, too.
         for lane in &self.lanes {
@@ -259,16 +279,33 @@ mod tests {
         };
         attempt(1, false);
         attempt(2, true);
-        assert_eq!(flight.rereads(), []);
+        assert!(!flight.has_rereads());
         attempt(1, false);
         flight.moved(2);
         attempt(2, false);
         attempt(3, true);
-        assert_eq!(flight.rereads(), [row("b")]);
+        assert_eq!(flight.rereads(), BTreeSet::from([row("b")]));
         // First sent by an owner before: nobody knows what came in between.
         attempt(2, true);
-        assert_eq!(flight.rereads(), [row("a"), row("b")]);
+        assert_eq!(flight.rereads(), BTreeSet::from([row("a"), row("b")]));
         attempt(1, true);
-        assert_eq!(flight.rereads(), []);
+        assert!(!flight.has_rereads());
+    }
+
+    #[test]
+    fn a_commit_that_ends_without_an_attempt_leaves_nothing_behind() {
+        let flight = Arc::new(Flight::default());
+        let quiet = |flight: &Flight| flight.lock().quiet.len();
+        let failed = |sequence, lanes| {
+            let flying = Flight::depart(&flight, sequence, lanes).unwrap();
+            flying.landed(1, false, rows);
+        };
+        failed(7, vec![1, 2]);
+        failed(8, vec![2, 3]);
+        flight.forget(7, &[1, 2]);
+        assert_eq!(quiet(&flight), 2);
+        failed(9, vec![4]);
+        flight.remember(|sequence| sequence == 9);
+        assert_eq!(quiet(&flight), 1);
     }
 }

@@ -139,7 +139,9 @@ impl Courier {
                     }
                 }
             }
-            self.window.release(self.now());
+            for sequence in self.window.over(self.now()) {
+                self.finish(sequence);
+            }
             self.expire_what_is_over(&ends);
             self.start_what_may(&ends);
             let next = self.next();
@@ -168,6 +170,7 @@ impl Courier {
     /// Reads how the source stands and what the window has not seen; `false` when the source is
     /// gone or another's.
     async fn read(&mut self) -> Result<bool, Error> {
+        let mut anew = false;
         loop {
             let after = self.window.seen;
             let limit = if self.window.has_room() {
@@ -191,6 +194,7 @@ impl Courier {
             self.clock = (read.now, asked);
             if self.window.revision != read.inbox_revision {
                 self.window.renew(read.inbox_revision);
+                anew = true;
                 if after > 0 {
                     continue;
                 }
@@ -213,16 +217,19 @@ impl Courier {
             }
             let full = i64::try_from(read.entries.len()).is_ok_and(|count| count == limit);
             self.window.extend(read.entries, read.recovery);
-            if limit == 0 {
-                self.flight.open();
-                return Ok(true);
+            if limit > 0 && full {
+                continue;
             }
-            if !full {
+            if limit > 0 {
                 self.window.seen = self.window.seen.max(read.inbox_sequence);
                 self.stale = false;
-                self.flight.open();
-                return Ok(true);
             }
+            if anew {
+                let window = &self.window;
+                self.flight.remember(|sequence| window.contains(sequence));
+            }
+            self.flight.open();
+            return Ok(true);
         }
     }
 
@@ -354,7 +361,7 @@ impl Courier {
                     self.stale = true;
                 }
             }
-            End::NotStarted(NotStartable::Finished) => self.window.finish(sequence),
+            End::NotStarted(NotStartable::Finished) => self.finish(sequence),
             End::NotStarted(NotStartable::Until(until)) => {
                 self.window.wait(sequence, until);
                 self.stale = true;
@@ -374,12 +381,18 @@ impl Courier {
         true
     }
 
+    /// A commit is not sent any more, and holds its rows no longer.
+    pub(super) fn finish(&mut self, sequence: i64) {
+        self.flight.forget(sequence, self.window.lanes(sequence));
+        self.window.finish(sequence);
+    }
+
     fn settled(&mut self, sequence: i64, entry: Option<&InboxEntry>) {
         match entry {
-            None => self.window.finish(sequence),
+            None => self.finish(sequence),
             Some(entry) if entry.dead => match entry.may_apply_until {
                 Some(until) if until > self.now() => self.window.hold(sequence, until),
-                _ => self.window.finish(sequence),
+                _ => self.finish(sequence),
             },
             Some(entry) => {
                 let failed = (entry.due_at, entry.failed_at);

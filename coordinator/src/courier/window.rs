@@ -154,6 +154,11 @@ impl Window {
         Some(sequence)
     }
 
+    /// Whether a commit waits here.
+    pub(super) fn contains(&self, sequence: i64) -> bool {
+        self.lanes.contains(sequence)
+    }
+
     /// The rows that a commit touches, by lane.
     pub(super) fn lanes(&self, sequence: i64) -> &[i64] {
         self.lanes.of(sequence)
@@ -259,17 +264,13 @@ impl Window {
         self.holding.insert(sequence, until);
     }
 
-    /// Lets go of lanes whose time has come.
-    pub(super) fn release(&mut self, now: OffsetDateTime) {
-        let over: Vec<i64> = self
-            .holding
-            .iter()
+    /// Commits that need not hold their lanes any more.
+    pub(super) fn over(&self, now: OffsetDateTime) -> Vec<i64> {
+        let holding = self.holding.iter();
+        holding
             .filter(|(_, until)| **until <= now)
             .map(|(sequence, _)| *sequence)
-            .collect();
-        for sequence in over {
-            self.finish(sequence);
-        }
+            .collect()
     }
 
     /// The source came back: what failed in the spell is due at once.

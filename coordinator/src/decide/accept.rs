@@ -87,7 +87,7 @@ fn expired(state: &State, commit: &Commit) -> Option<Refusal> {
 }
 
 /// Whether the row changed after `read_at`, or may yet by a commit that is pending on it, unless
-/// that refuses the commit (contract, section 5).
+/// that refuses the commit.
 fn stale(
     index: usize,
     operation: &Operation,

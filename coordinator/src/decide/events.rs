@@ -51,6 +51,9 @@ pub(super) fn take(state: &mut State, append: &mut Append, take: &TakeEvents) ->
     if state.head.schema_version != take.schema_version {
         return Reply::SchemaMoved(state.head.schema_version);
     }
+    if has_moved(state, take) {
+        return Reply::Moved;
+    }
     let before = state.feeds.get(&take.source).cloned();
     let mut taking = Taking {
         feed: before.clone().unwrap_or_else(|| Feed::from(None)),
@@ -74,6 +77,19 @@ pub(super) fn take(state: &mut State, append: &mut Append, take: &TakeEvents) ->
         taking.step();
     }
     Reply::Taken(Box::new(taking.done(before.as_ref())))
+}
+
+/// Whether a commit that an event names does not stand where it was looked up: an operator had it take
+/// a new place, and neither that place nor the entry there was read.
+fn has_moved(state: &State, take: &TakeEvents) -> bool {
+    let mut echoes = take.events.iter().flat_map(|event| &event.echoes);
+    echoes.any(|echo| {
+        state.ledger.get(&echo.client_tx_id).is_some_and(|entry| {
+            entry.state == CommitState::Queued
+                && entry.source.as_ref() == Some(&take.source)
+                && entry.sequence != echo.sequence
+        })
+    })
 }
 
 struct Taking<'a> {
@@ -157,7 +173,7 @@ impl Taking<'_> {
         }
     }
 
-    /// Contract, section 3: an echo names a commit of this source, and its row is one of the commit's.
+    /// An echo names a commit of this source, and its row is one of the commit's.
     fn origin(&self, event: &ExternalEvent) -> Origin {
         for echo in &event.echoes {
             let entry = self.state.ledger.get(&echo.client_tx_id);

@@ -14,6 +14,7 @@ use super::control::{disabled, not_found};
 use super::settle::{Ending, SIGNATURE_TOLERANCE};
 use super::start::close_lost;
 use super::state::{InboxEntry, Source, State, Touched};
+use super::versions;
 use crate::domain::{CommitState, SourceState, Trigger};
 use crate::refusal::{Class, Refusal};
 
@@ -291,6 +292,7 @@ impl Hand<'_> {
             self.source.inbox_sequence += 1;
             entry.sequence = self.source.inbox_sequence;
             entry.first_failed_at = None;
+            versions::accepted(self.state, self.append, rows_of(entry), entry.sequence);
             self.reentered.push(entry.client_tx_id.clone());
         }
         if let Some(ledger) = self.state.ledger.get_mut(&entry.client_tx_id) {
@@ -319,8 +321,7 @@ impl Hand<'_> {
                 closed.next_attempt_at = None;
             }
         }
-        let operations = wire::operations(&entry.body).unwrap_or_default();
-        let rows: Vec<RowKey> = operations.iter().map(Operation::key).collect();
+        let rows = rows_of(&entry);
         let mut ending = Ending {
             state: self.state,
             append: self.append,
@@ -353,6 +354,12 @@ impl Hand<'_> {
         self.append.inbox_done.insert(key);
         detail
     }
+}
+
+/// The rows that a commit touches whose body was read.
+fn rows_of(entry: &InboxEntry) -> Vec<RowKey> {
+    let operations = wire::operations(&entry.body).unwrap_or_default();
+    operations.iter().map(Operation::key).collect()
 }
 
 fn forced(force: bool) -> &'static str {

@@ -46,7 +46,7 @@ pub struct Settle {
     pub url: String,
     /// Why it was made.
     pub trigger: Trigger,
-    /// What the answer means (contract, section 4).
+    /// What the answer means.
     pub outcome: Outcome,
     /// Whether the endpoint may still apply the request although it was not said to be applied.
     pub may_still_apply: bool,

@@ -346,7 +346,7 @@ pub struct InboxEntry {
     pub client_tx_id: String,
     /// The `webhook-id` of its requests.
     pub id: CommitId,
-    /// The exact bytes that are sent; empty where the batch did not need them.
+    /// The exact bytes that are sent; empty where the batch did not need them, unless it is dead.
     pub body: Bytes,
     /// Hashes of the rows that it touches; empty where the batch did not need them.
     pub lanes: Vec<i64>,

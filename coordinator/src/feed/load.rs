@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::judge::Judge;
 use super::record::failure;
-use super::take::{Terms, row_of};
+use super::take::{Anew, Terms, row_of};
 use super::{FeedReader, Trouble};
 use crate::admit::Schema;
 use crate::decide::{ExternalEvent, Misfit, Step, lane};
@@ -100,8 +100,25 @@ impl FeedReader {
                 without_row(event);
             }
             event.loaded = true;
+            self.tell_unread(event);
         }
         Ok(())
+    }
+
+    /// No event of the source's stands for a row that is read again: that it could not be is told here.
+    fn tell_unread(&self, event: &ExternalEvent) {
+        let (None, Err(misfit)) = (&event.id, &event.change) else {
+            return;
+        };
+        tracing::error!(
+            organization = %self.organization,
+            source.id = self.source,
+            row = misfit.event,
+            reason = misfit.reason,
+            error = misfit.message,
+            "a row could not be read again: the log may not end on what the source holds of it"
+        );
+        self.tools.metrics.feed_alarm("row_unread");
     }
 
     /// The event's row is this one now; none when it is gone.
@@ -146,8 +163,7 @@ impl FeedReader {
     /// Reads rows again that commits in doubt may have left older in the log than they are.
     pub(super) async fn reread(&mut self) -> Result<(), Trouble> {
         let rows = self.flight.rereads();
-        let follows = self.feed.as_ref().is_some_and(|feed| feed.taken > 0);
-        if rows.is_empty() || !follows {
+        if rows.is_empty() {
             return Ok(());
         }
         let schema = self.tools.schemas.latest(&self.organization).await?;
@@ -182,7 +198,11 @@ impl FeedReader {
         if !matches!(read, Ok(Ok(_))) {
             self.flight.read_again(rows);
         }
-        read.map(drop)
+        if let Err(Anew::Schema(version)) = read? {
+            let schemas = &self.tools.schemas;
+            schemas.refresh(&self.organization, version).await?;
+        }
+        Ok(())
     }
 }
 

@@ -17,8 +17,16 @@ use crate::store::feeds::Named;
 /// Events in one command at most.
 const BATCH: usize = 500;
 
-/// Times that a batch is judged under another schema before it waits.
-const SCHEMA_MOVES: usize = 5;
+/// Times that a batch is judged anew before it waits.
+const JUDGED_ANEW: usize = 5;
+
+/// Why events must be judged anew.
+pub(super) enum Anew {
+    /// This schema is active instead of the one that they were judged by.
+    Schema(i32),
+    /// A commit that one of them names does not stand where it was looked up.
+    Moved,
+}
 
 /// Events that came together.
 pub(super) struct Batch {
@@ -84,12 +92,13 @@ impl FeedReader {
 
     async fn chunk(&mut self, raws: &[Raw], mut terms: Terms) -> Result<usize, Trouble> {
         let mut schema = self.tools.schemas.latest(&self.organization).await?;
-        for _ in 0..SCHEMA_MOVES {
+        for _ in 0..JUDGED_ANEW {
             terms.schema_version = schema.as_ref().map_or(0, |schema| schema.version);
             let events = self.judged(raws, schema.as_deref()).await?;
             match self.events(events, &terms, schema.as_deref()).await? {
                 Ok(new) => return Ok(new),
-                Err(version) => {
+                Err(Anew::Moved) => {}
+                Err(Anew::Schema(version)) => {
                     let newer = self
                         .tools
                         .schemas
@@ -143,14 +152,14 @@ impl FeedReader {
         Ok(events)
     }
 
-    /// Takes in events whose rows are free, and waits for the others'. How many were new, or which
-    /// schema is active instead of the one that they were judged by.
+    /// Takes in events whose rows are free, and waits for the others'. How many were new, or why they
+    /// must be judged anew.
     pub(super) async fn events(
         &mut self,
         events: Vec<ExternalEvent>,
         terms: &Terms,
         schema: Option<&Schema>,
-    ) -> Result<Result<usize, i32>, Trouble> {
+    ) -> Result<Result<usize, Anew>, Trouble> {
         let flight = Arc::clone(&self.flight);
         let lanes = events.iter().filter(|event| event.change.is_ok());
         let mut claim = flight.claim(lanes.map(|event| event.lane).collect());
@@ -180,7 +189,7 @@ impl FeedReader {
                     claim.release(&lanes);
                     self.urge(&urged);
                 }
-                Err(version) => return Ok(Err(version)),
+                Err(anew) => return Ok(Err(anew)),
             }
             if last {
                 return Ok(Ok(new));
@@ -203,12 +212,12 @@ impl FeedReader {
         events: Vec<ExternalEvent>,
         terms: &Terms,
         schema: Option<&Schema>,
-    ) -> Result<Result<(usize, Vec<i64>), i32>, Trouble> {
+    ) -> Result<Result<(usize, Vec<i64>), Anew>, Trouble> {
         let (mut events, mut new, mut urged) = (events, 0, Vec::new());
         loop {
             let taken = match self.command(&events, terms).await? {
                 Ok(taken) => taken,
-                Err(version) => return Ok(Err(version)),
+                Err(anew) => return Ok(Err(anew)),
             };
             new += taken.new;
             urged.extend(taken.urged);
@@ -229,7 +238,7 @@ impl FeedReader {
         &mut self,
         events: &[ExternalEvent],
         terms: &Terms,
-    ) -> Result<Result<Taken, i32>, Trouble> {
+    ) -> Result<Result<Taken, Anew>, Trouble> {
         let mut events = events.to_vec();
         for event in &mut events {
             let swept = |id: &String| self.swept.knows(id);
@@ -261,7 +270,8 @@ impl FeedReader {
                 self.took(&taken, ids, terms.behind);
                 Ok(Ok(*taken))
             }
-            Reply::SchemaMoved(version) => Ok(Err(version)),
+            Reply::SchemaMoved(version) => Ok(Err(Anew::Schema(version))),
+            Reply::Moved => Ok(Err(Anew::Moved)),
             _ => Err(Trouble::Fenced),
         }
     }

@@ -8,7 +8,7 @@ use super::{Error, Store, detached};
 use crate::domain::{Caller, OrganizationId};
 
 /// How many live keys an organization may have: a request carries one signature for each
-/// (contract, section 3).
+/// of them (`MAX_KEYS` in `backends/src/data_source/sign.rs`).
 pub const LIVE_KEYS: i64 = 5;
 
 /// How often a statement that lost the race for the head is sent again.

@@ -186,7 +186,8 @@ impl Metrics {
     }
 
     /// A feed showed what a person must see. Bad: any; `cursor_refused` (the feed is not read until it
-    /// is reset), `rejected_commit_applied` (an endpoint refused what it did).
+    /// is reset), `rejected_commit_applied` (an endpoint refused what it did), `row_unread` (nobody knows
+    /// what the source holds of a row that two changes came to).
     pub fn feed_alarm(&self, what: &'static str) {
         self.feed_alarms.add(1, &[KeyValue::new("what", what)]);
     }

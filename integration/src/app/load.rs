@@ -169,6 +169,7 @@ impl Client {
             sent,
             acknowledged,
             answers: answer.into_iter().collect(),
+            ..Write::default()
         });
     }
 
@@ -268,6 +269,7 @@ impl History {
                 .into_iter()
                 .map(|it| it.client_tx_id)
                 .collect(),
+            ..Self::default()
         }
     }
 }
@@ -280,6 +282,7 @@ fn arrivals(endpoint: &Endpoint) -> Vec<Arrival> {
             webhook_id: it.webhook_id().to_owned(),
             signed: it.signature_error.is_none(),
             body: it.bytes,
+            ..Arrival::default()
         })
         .collect()
 }
@@ -300,17 +303,22 @@ fn executions(endpoint: &Endpoint) -> Vec<Execution> {
 }
 
 async fn log(pool: &PgPool) -> Vec<Position> {
-    let log: Vec<(i64, String, String, String)> = sqlx::query_as(
-        "SELECT sync_id, coalesce(client_tx_id, ''), model, row_id FROM deltas ORDER BY sync_id",
+    let log: Vec<(i64, String, String, String, String, String)> = sqlx::query_as(
+        "SELECT sync_id, coalesce(client_tx_id, ''),
+                CASE WHEN client_tx_id IS NULL THEN coalesce(transaction_id, '') ELSE '' END,
+                model, row_id, coalesce(row::json->>'token', '')
+         FROM deltas ORDER BY sync_id",
     )
     .fetch_all(pool)
     .await
     .expect("the log can be read");
     log.into_iter()
-        .map(|(sync_id, token, model, id)| Position {
+        .map(|(sync_id, token, event, model, id, value)| Position {
             sync_id,
             token,
+            event,
             row: row(&model, &id),
+            value,
         })
         .collect()
 }
@@ -328,6 +336,7 @@ async fn attempts(pool: &PgPool) -> Vec<Attempt> {
             token,
             webhook_id,
             outcome,
+            ..Attempt::default()
         })
         .collect()
 }

@@ -55,7 +55,9 @@ impl TestNode {
             reaper: None,
             log: Arc::default(),
         };
-        node.launch().await;
+        if let Err(why) = node.launch().await {
+            panic!("{why}");
+        }
         node
     }
 
@@ -64,9 +66,16 @@ impl TestNode {
     /// # Panics
     /// When it does not serve.
     pub async fn restart(&mut self) {
+        if let Err(why) = self.try_restart().await {
+            panic!("{why}");
+        }
+    }
+
+    /// As [`Self::restart`]; why it does not serve, if it does not.
+    pub async fn try_restart(&mut self) -> Result<(), String> {
         self.kill();
         self.flags = self.flags.clone().with("listen", self.address.clone());
-        self.launch().await;
+        self.launch().await
     }
 
     /// Where it serves.
@@ -99,10 +108,22 @@ impl TestNode {
     /// # Panics
     /// When it does not run.
     pub fn peak_memory(&self) -> u64 {
+        self.status("VmHWM:")
+    }
+
+    /// The memory that it has resident, in bytes.
+    ///
+    /// # Panics
+    /// When it does not run.
+    pub fn memory(&self) -> u64 {
+        self.status("VmRSS:")
+    }
+
+    fn status(&self, field: &str) -> u64 {
         let child = self.child.as_ref().expect("it runs");
         let status = std::fs::read_to_string(format!("/proc/{}/status", child.id()));
         let status = status.expect("a running process has a status");
-        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let peak = status.lines().find_map(|line| line.strip_prefix(field));
         let kibibytes = peak.and_then(|it| it.trim().trim_end_matches(" kB").parse::<u64>().ok());
         kibibytes.expect("the kernel tells it in kB") * 1_024
     }
@@ -139,7 +160,7 @@ impl TestNode {
             .expect("the child is ours")
     }
 
-    async fn launch(&mut self) {
+    async fn launch(&mut self) -> Result<(), String> {
         let mut child = Command::new(&self.executable)
             .arg0(Role::Coordinator.name())
             .arg("serve")
@@ -155,9 +176,10 @@ impl TestNode {
         self.child = Some(child);
         let address = timeout(PATIENCE, follow(stderr, Arc::clone(&self.log))).await;
         let Ok(Ok(address)) = address else {
-            panic!("the node does not serve: {}", self.log());
+            return Err(format!("the node does not serve: {}", self.log()));
         };
         self.address = address;
+        Ok(())
     }
 }
 

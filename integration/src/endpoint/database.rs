@@ -17,6 +17,8 @@ pub enum Ledger {
     ClientTxId,
     /// By `correlationId`; refuses a commit without one, and `onStale: force` and `flag`.
     CorrelationId,
+    /// By the request's `webhook-id`, as a general receiver of webhooks does.
+    WebhookId,
 }
 
 #[derive(Debug, Default)]
@@ -42,7 +44,14 @@ impl Database {
         self.models.get(model).into_iter().flatten()
     }
 
-    pub(super) fn write_outside(&mut self, model: &str, id: &str, mut row: Row) {
+    /// Writes a row, and tells of it at the feed's end.
+    pub(super) fn write_outside(&mut self, model: &str, id: &str, row: Row) {
+        let event = self.change_outside(model, id, row);
+        self.publish(event);
+    }
+
+    /// Writes a row; the event that tells of it.
+    pub(super) fn change_outside(&mut self, model: &str, id: &str, mut row: Row) -> Value {
         row.insert("id".to_owned(), id.into());
         let rows = self.models.entry(model.to_owned()).or_default();
         let kind = if rows.contains_key(id) {
@@ -52,9 +61,7 @@ impl Database {
         };
         rows.insert(id.to_owned(), row.clone());
         let event = format!("event-{}", self.next_position());
-        self.publish(
-            json!({"id": event, "model": model, "entityId": id, "type": kind, "data": row}),
-        );
+        json!({"id": event, "model": model, "entityId": id, "type": kind, "data": row})
     }
 
     /// Adds an event at the feed's end.
@@ -62,14 +69,14 @@ impl Database {
         self.events.insert(self.next_position(), event);
     }
 
-    fn next_position(&self) -> u64 {
+    pub(super) fn next_position(&self) -> u64 {
         self.events.last_key_value().map_or(1, |(last, _)| last + 1)
     }
 
     /// The answer to a request, and whether it changed the rows.
-    pub(super) fn answer(&mut self, body: &Value) -> (StatusCode, Value, bool) {
+    pub(super) fn answer(&mut self, body: &Value, id: &str) -> (StatusCode, Value, bool) {
         let answer = match body["type"].as_str() {
-            Some("commit") => return self.commit(body),
+            Some("commit") => return self.commit(body, id),
             Some("load") => json!({"row": self.row(text(body, "model"), text(body, "id"))}),
             Some("list") => match self.list(body) {
                 Some(page) => page,
@@ -81,10 +88,11 @@ impl Database {
         (StatusCode::OK, answer, false)
     }
 
-    fn commit(&mut self, body: &Value) -> (StatusCode, Value, bool) {
+    fn commit(&mut self, body: &Value, id: &str) -> (StatusCode, Value, bool) {
         let name = match self.ledger {
             Ledger::ClientTxId => text(body, "clientTxId"),
             Ledger::CorrelationId => text(body, "correlationId"),
+            Ledger::WebhookId => id,
         };
         let Some(operations) = body["operations"].as_array() else {
             return invalid();
@@ -95,6 +103,7 @@ impl Database {
         let refused: &[&str] = match self.ledger {
             Ledger::ClientTxId => &["notify"],
             Ledger::CorrelationId => &["force", "flag"],
+            Ledger::WebhookId => &[],
         };
         if name.is_empty()
             || operations

@@ -1,10 +1,13 @@
 //! What a test can tell an endpoint to do.
 
+use std::fmt;
 use std::sync::Arc;
 
 use axum::http::StatusCode;
 use serde_json::{Value, json};
 use tokio::sync::watch;
+
+use super::Arrival;
 
 /// The kinds of request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -135,6 +138,27 @@ impl Answer {
     pub fn replied_once_open(mut self, gate: &Gate) -> Self {
         self.after = Some(gate.clone());
         self
+    }
+}
+
+/// Decides how each commit is answered that nothing else was said about.
+pub(super) struct Character(pub(super) Box<dyn FnMut(&Arrival) -> Answer + Send>);
+
+impl fmt::Debug for Character {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Character")
+    }
+}
+
+impl Reply {
+    /// The status that is sent, if one is.
+    pub(super) fn status(&self, honest: StatusCode) -> Option<u16> {
+        match self {
+            Self::Honest => Some(honest.as_u16()),
+            Self::Fixed(status, ..) => Some(status.as_u16()),
+            Self::HeadOnly => Some(StatusCode::OK.as_u16()),
+            Self::Raw(_) | Self::Close | Self::Reset | Self::Silence => None,
+        }
     }
 }
 

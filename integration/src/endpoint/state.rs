@@ -1,6 +1,6 @@
 //! What an endpoint knows, and what it does with a request.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io;
 use std::sync::atomic::Ordering;
 use std::sync::{Mutex, MutexGuard};
@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::connection::{Connection, Request};
 use super::database::Database;
-use super::script::{Answer, Gate, Kind};
+use super::script::{Answer, Character, Gate, Kind};
 use super::{Arrival, Execution, ORDER};
 
 #[derive(Debug)]
@@ -33,6 +33,9 @@ pub(super) struct Inner {
     pub(super) habits: HashMap<Kind, Answer>,
     /// Answers to every commit that touches a row.
     pub(super) rows: HashMap<String, Answer>,
+    pub(super) character: Option<Character>,
+    /// Statuses that were sent back, by the arrival's place.
+    pub(super) replies: BTreeMap<u64, u16>,
     pub(super) gates: HashMap<Kind, Gate>,
     /// Commit requests that were not answered yet, and the most that there were at once.
     pub(super) at_once: usize,
@@ -49,6 +52,8 @@ impl State {
             scripts: HashMap::new(),
             habits: HashMap::new(),
             rows: HashMap::new(),
+            character: None,
+            replies: BTreeMap::new(),
             gates: HashMap::new(),
             at_once: 0,
             most_at_once: 0,
@@ -95,6 +100,9 @@ impl State {
         if arrival.kind == Some(Kind::Commit) {
             self.lock().at_once -= 1;
         }
+        if let Some(status) = answer.reply.status(honest.0) {
+            self.lock().replies.insert(arrival.order, status);
+        }
         connection.reply(&answer.reply, honest).await
     }
 }
@@ -124,7 +132,11 @@ impl Inner {
         let of_row = arrival.rows().find_map(|row| self.rows.get(row));
         let answer = scripted
             .or_else(|| of_row.cloned())
-            .or_else(|| self.habits.get(&kind).cloned());
+            .or_else(|| self.habits.get(&kind).cloned())
+            .or_else(|| match (&mut self.character, kind) {
+                (Some(character), Kind::Commit) => Some(character.0(&arrival)),
+                _ => None,
+            });
         (
             arrival,
             self.gates.get(&kind).cloned(),
@@ -152,7 +164,7 @@ impl Inner {
                 json!({"error": "source_signature_invalid"}),
             );
         }
-        let (status, answer, applied) = self.database.answer(&arrival.body);
+        let (status, answer, applied) = self.database.answer(&arrival.body, arrival.webhook_id());
         if applied {
             self.executions.push(Execution {
                 order: next_order(),

@@ -27,14 +27,14 @@ impl History {
                 faults.push(Fault::new(Rule::Phantom, witness));
                 continue;
             };
-            if write.answers.iter().any(|it| !it.confirmed) {
-                let witness = format!("{token} was executed, and rejected");
+            if write.denied() {
+                let witness = format!("{token} was executed, and refused");
                 faults.push(Fault::new(Rule::Phantom, witness));
             }
             if write.rows != execution.rows {
                 let (sent, done) = (&write.rows, &execution.rows);
                 let witness = format!("{token} changes {sent:?}, and changed {done:?}");
-                faults.push(Fault::new(Rule::Torn, witness));
+                faults.push(Fault::new(Rule::Phantom, witness));
             }
         }
         faults

@@ -15,7 +15,7 @@ impl History {
             }
         }
         let mut logged: HashMap<&str, Vec<&Position>> = HashMap::new();
-        for position in &self.log {
+        for position in self.log.iter().filter(|it| !it.token.is_empty()) {
             logged.entry(&position.token).or_default().push(position);
         }
         for (token, positions) in &logged {
@@ -48,7 +48,7 @@ fn judge(write: &Write, positions: &[&Position]) -> Option<Fault> {
         .collect();
     let fault = |rule, what: &str| Some(Fault::new(rule, format!("{token} {what}: {changes:?}")));
     if changes.len() < positions.len() {
-        return fault(Rule::Doubled, "changed a row twice in the log");
+        return fault(Rule::Torn, "changed a row twice in the log");
     }
     if !changes.keys().eq(&write.rows) {
         return fault(Rule::Torn, "has not its own rows in the log");
@@ -60,9 +60,9 @@ fn judge(write: &Write, positions: &[&Position]) -> Option<Fault> {
         return fault(Rule::Torn, "is spread over the log");
     }
     match write.answers.first() {
-        Some(answer) if !answer.confirmed => fault(Rule::Phantom, "is in the log, and rejected"),
+        _ if write.denied() => fault(Rule::Phantom, "is in the log, and refused"),
         Some(answer) if answer.changes != changes => {
-            fault(Rule::Contradicted, "has another receipt than the log")
+            fault(Rule::Unresolved, "has another receipt than the log")
         }
         _ => None,
     }

@@ -10,9 +10,13 @@ type Orders<'a> = BTreeMap<&'a Row, Vec<&'a str>>;
 impl History {
     pub(super) fn order(&self, writes: &Writes<'_>) -> Vec<Fault> {
         let mut logged = Orders::new();
+        let mut last = BTreeMap::new();
         for position in &self.log {
-            let order = logged.entry(&position.row).or_default();
-            order.push(&position.token);
+            last.insert(&position.row, &position.value);
+            if !position.token.is_empty() {
+                let order = logged.entry(&position.row).or_default();
+                order.push(&position.token);
+            }
         }
         let mut executed = Orders::new();
         for execution in &self.executions {
@@ -29,8 +33,8 @@ impl History {
             faults.extend(overtaking(row, &order));
         }
         for (row, end) in &self.ends {
-            let last = logged.get(row).and_then(|order| order.last());
-            if last.is_none_or(|last| last != end) {
+            let last = last.get(row);
+            if last.is_none_or(|last| *last != end) {
                 let witness = format!("{row} ends on {end}, in the log on {last:?}");
                 faults.push(Fault::new(Rule::Reordered, witness));
             }
@@ -50,7 +54,7 @@ fn difference(row: &Row, executed: &[&str], logged: &[&str]) -> Option<Fault> {
 /// A commit that stands before another, although that was acknowledged before it was even sent.
 fn overtaking(row: &Row, order: &[&&Write]) -> Option<Fault> {
     let mut latest: Option<&Write> = None;
-    for write in order {
+    for write in order.iter().filter(|it| !it.reentered) {
         if let (Some(before), Some(acknowledged)) = (latest, write.acknowledged)
             && acknowledged < before.sent
         {
@@ -58,7 +62,7 @@ fn overtaking(row: &Row, order: &[&&Write]) -> Option<Fault> {
                 "{row}: {} stands before {}, and was sent after that was acknowledged",
                 before.token, write.token
             );
-            return Some(Fault::new(Rule::Reordered, witness));
+            return Some(Fault::new(Rule::Overtaken, witness));
         }
         if latest.is_none_or(|before| before.sent < write.sent) {
             latest = Some(write);

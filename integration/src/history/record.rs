@@ -4,6 +4,10 @@ use std::collections::HashMap;
 
 use super::{Arrival, Fault, History, Rule, counts};
 
+/// How far the clocks of the database and of whoever notes arrivals may be apart, in microseconds:
+/// they are one machine's.
+const CLOCKS_AGREE: i64 = 5_000;
+
 impl History {
     pub(super) fn record(&self) -> Vec<Fault> {
         let mut faults = Vec::new();
@@ -34,7 +38,92 @@ impl History {
             let witness = format!("an attempt of {} is never closed", it.token);
             Fault::new(Rule::OffRecord, witness)
         }));
+        faults.extend(self.early());
+        faults.extend(self.statuses());
+        faults.extend(self.standings());
         faults.extend(self.retries());
+        faults
+    }
+
+    /// Requests that arrived before their attempt was recorded.
+    fn early(&self) -> Option<Fault> {
+        let mut recorded: HashMap<&str, Vec<i64>> = HashMap::new();
+        for attempt in &self.attempts {
+            let started = recorded.entry(&attempt.webhook_id).or_default();
+            started.push(attempt.started);
+        }
+        let mut arrived: HashMap<&str, usize> = HashMap::new();
+        for arrival in &self.arrivals {
+            let number = arrived.entry(&arrival.webhook_id).or_default();
+            *number += 1;
+            let (Some(at), Some(started)) = (arrival.at, recorded.get(&*arrival.webhook_id)) else {
+                continue;
+            };
+            let before = started
+                .iter()
+                .filter(|it| **it <= at + CLOCKS_AGREE)
+                .count();
+            if before < *number {
+                let witness = format!(
+                    "request {number} of {} arrived when {before} attempts were on record",
+                    arrival.token
+                );
+                return Some(Fault::new(Rule::OffRecord, witness));
+            }
+        }
+        None
+    }
+
+    /// Statuses that attempts have on record and nobody sent.
+    fn statuses(&self) -> Vec<Fault> {
+        let mut sent: HashMap<(&str, u16), usize> = HashMap::new();
+        for arrival in &self.arrivals {
+            if let Some(status) = arrival.replied {
+                *sent.entry((&arrival.webhook_id, status)).or_default() += 1;
+            }
+        }
+        let timed = self.arrivals.iter().any(|it| it.at.is_some());
+        let mut faults = Vec::new();
+        for attempt in self.attempts.iter().filter(|_| timed) {
+            let Some(status) = attempt.status else {
+                continue;
+            };
+            let left = sent.entry((&attempt.webhook_id, status)).or_default();
+            if *left == 0 {
+                let witness = format!("{} has a {status} on record too many", attempt.token);
+                faults.push(Fault::new(Rule::OffRecord, witness));
+            }
+            *left = left.saturating_sub(1);
+        }
+        faults
+    }
+
+    /// What sources say of their last success and error, against their attempts.
+    fn standings(&self) -> Vec<Fault> {
+        let mut faults = Vec::new();
+        for standing in &self.standings {
+            let source = &standing.source;
+            let of_source = self.attempts.iter().filter(|it| &it.source == source);
+            let ended = |applied: bool| {
+                let ended = of_source.clone().filter(|it| it.outcome.is_some());
+                ended.filter(move |it| is(it.outcome.as_ref()) == applied)
+            };
+            let mut say = |what: &str| {
+                let witness = format!("{source}: its last {what} is not that of its attempts");
+                faults.push(Fault::new(Rule::OffRecord, witness));
+            };
+            let last = ended(true).map(|it| it.started).max();
+            if standing.success.is_some() != last.is_some() || standing.success < last {
+                say("success");
+            }
+            let last = ended(false).map(|it| it.started).max();
+            let told = standing.error.as_ref();
+            let known = told
+                .is_none_or(|(_, class)| ended(false).any(|it| it.error.as_ref() == Some(class)));
+            if !known || told.map(|it| it.0) < last || told.is_some() != last.is_some() {
+                say("error");
+            }
+        }
         faults
     }
 
@@ -44,7 +133,7 @@ impl History {
         for arrival in &self.arrivals {
             let token = &arrival.token;
             let mut altered = |how: &str| {
-                faults.push(Fault::new(Rule::Altered, format!("{token} {how}")));
+                faults.push(Fault::new(Rule::OffRecord, format!("{token} {how}")));
             };
             if !arrival.signed {
                 altered("arrived with a wrong signature");

@@ -1,4 +1,4 @@
-//! What an endpoint's answer to a commit means (contract, section 4), row by row, through the whole
+//! What an endpoint's answer to a commit means (`examples/WIRE.md`), row by row, through the whole
 //! system. Each case has an organization of its own, so that none waits for another's back-off.
 
 use std::time::Duration;

@@ -197,10 +197,15 @@ async fn an_event_that_does_not_fit_is_kept_aside_and_the_feed_goes_on() {
     endpoint.publish(with("row", json!({"data": {"id": "a", "text": 7}})));
     endpoint.publish(with("stranger", json!({"organizationId": "other"})));
     endpoint.publish(json!("nothing"));
-    endpoint.publish(with("good", json!({"organizationId": "acme"})));
+    let wide = json!({"id": "a", "text": null, "column": "the customer's"});
+    endpoint.publish(with(
+        "good",
+        json!({"organizationId": "acme", "data": wide}),
+    ));
     let feed = taken(&tenant, 1).await;
     assert_eq!((feed.quarantined_count, feed.cursor.as_str()), (7, "8"));
-    assert_eq!(log(&app).await.len(), 1);
+    let log = log(&app).await;
+    assert_eq!((log.len(), log[0].fields()), (1, wide));
 
     let reasons = quarantine(&tenant).await;
     let told: Vec<_> = reasons

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use axum::http::StatusCode;
 use integration::app::{Flags, Source, Tenant, TestApp, eventually, intent, reason};
-use integration::endpoint::{Answer, Arrival, Endpoint, Kind};
+use integration::endpoint::{Answer, Arrival, Endpoint, Kind, Reply};
 use nix::sys::signal::Signal;
 use proto::v1;
 use proto::v1::resolve_commit_request::Resolution;
@@ -238,6 +238,72 @@ async fn a_dead_commit_that_is_retried_reenters_at_the_end_and_is_applied_once()
     assert_eq!((status.pending_count, status.dead_count), (0, 0));
     let again = desk.retry(&["a"]).await.unwrap_err();
     assert_eq!(reason(&again), "pending_not_found");
+}
+
+/// A commit that was applied and is dead all the same, since nobody was told; and a later one of its
+/// row.
+async fn overtaken(desk: &Desk, endpoint: &Endpoint) {
+    let body = json!({"error": "still_running", "retryable": true}).to_string();
+    for _ in 0..2 {
+        let reply = Reply::Fixed(StatusCode::CONFLICT, Vec::new(), body.clone().into_bytes());
+        endpoint.script(Kind::Commit, Answer::applied_but(reply));
+    }
+    assert!(desk.0.settle(update("a", "1")).await.dead);
+    desk.0.confirm(update("b", "1")).await;
+}
+
+#[tokio::test]
+async fn the_log_ends_on_what_the_source_holds_after_a_commit_that_was_overtaken_is_retried() {
+    let app = TestApp::start().await;
+    let (desk, endpoint) = desk(&app).await;
+    overtaken(&desk, &endpoint).await;
+    desk.retry(&["a"]).await.unwrap();
+    // The endpoint answers what it answered first: what the row was then.
+    let receipt = desk.settled("a").await;
+    assert!(String::from_utf8_lossy(&receipt.changes[0].row_json).contains("\"a\""));
+    let last = "SELECT row FROM deltas WHERE row_id = '1' ORDER BY sync_id DESC LIMIT 1";
+    eventually("the log to end on what the source holds", async || {
+        let row: String = sqlx::query_scalar(last)
+            .fetch_one(&app.pool())
+            .await
+            .unwrap();
+        (serde_json::from_str::<Value>(&row).unwrap()["text"] == "b").then_some(())
+    })
+    .await;
+    assert_eq!(names(&endpoint), ["create-1", "a", "b"]);
+    assert_eq!(endpoint.arrivals_of(Kind::Load).len(), 1);
+}
+
+#[tokio::test]
+async fn a_row_that_cannot_be_read_again_holds_nothing_up() {
+    let app = TestApp::start().await;
+    let (desk, endpoint) = desk(&app).await;
+    overtaken(&desk, &endpoint).await;
+    let none = Answer::error(StatusCode::NOT_FOUND, "source_load_not_configured");
+    endpoint.always(Kind::Load, none);
+    desk.retry(&["a"]).await.unwrap();
+    desk.settled("a").await;
+    endpoint.wait_for_arrivals(Kind::Load, 1).await;
+    desk.0.confirm(update("c", "1")).await;
+    assert_eq!(endpoint.arrivals_of(Kind::Load).len(), 1);
+    assert_eq!(names(&endpoint), ["create-1", "a", "b", "c"]);
+}
+
+#[tokio::test]
+async fn a_view_of_a_row_that_a_revived_commit_will_change_is_refused_at_the_call() {
+    let app = TestApp::start().await;
+    let (desk, endpoint) = desk(&app).await;
+    desk.dead(&endpoint, update("a", "1")).await;
+    // The newest commit on the row is settled: none is pending.
+    let read_at = desk.0.confirm(update("b", "1")).await.changes[0].sync_id;
+    endpoint.hold(Kind::Commit);
+    assert_eq!(desk.retry(&["a"]).await.unwrap(), ["a"]);
+    let mut guarded = update("c", "1");
+    guarded.operations[0].read_at = Some(read_at);
+    let refused = desk.0.commit(guarded).await.unwrap_err();
+    assert_eq!(reason(&refused), "stale_context");
+    endpoint.release(Kind::Commit);
+    assert_eq!(desk.settled("a").await.state(), CommitState::Confirmed);
 }
 
 #[tokio::test]

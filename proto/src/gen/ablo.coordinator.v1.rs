@@ -3028,7 +3028,8 @@ pub mod resolve_commit_request {
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ResolvedApplied {
     /// A JSON object for each operation that is sent, in their order (an UPDATE without input is not);
-    /// for a DELETE it may be empty. Checked like an endpoint's answer, and against the model.
+    /// for a DELETE it may be empty. Checked like an endpoint's answer: fields that the model
+    /// declares must have a type that it takes, or be null.
     #[prost(bytes = "bytes", repeated, tag = "1")]
     pub rows_json: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
 }

@@ -6,7 +6,7 @@ use crate::json::same;
 use crate::operation::{Change, Operation, OperationKind};
 
 /// The change that a loaded row proves, for an attempt whose answer did not fit; none when the row
-/// does not carry the operation's effect (contract, section 4).
+/// does not carry the operation's effect.
 ///
 /// A DELETE is proved by the row's absence, a CREATE or UPDATE by a row in which every field of
 /// the input has the input's value, numbers by value. ARCHIVE and UNARCHIVE cannot be seen in a

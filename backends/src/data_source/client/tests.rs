@@ -82,7 +82,7 @@ fn reply(head: &str, body: impl AsRef<[u8]>) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn a_request_carries_what_the_contract_asks_for() {
+async fn a_request_carries_what_the_wires_reference_says() {
     let server = Server::start(Script::Reply(reply("200 OK", "{}"))).await;
     let exchange = sent(&client(), &url(server.address), Duration::from_secs(10)).await;
     assert_eq!((exchange.status, class(&exchange)), (Some(200), None));

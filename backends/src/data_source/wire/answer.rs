@@ -1,4 +1,4 @@
-//! The answers to reads, and the body that goes with an error (contract, section 3).
+//! The answers to reads, and the body that goes with an error.
 
 use serde_json::{Map, Value};
 

@@ -1,4 +1,4 @@
-//! What the validator found, in the words of the contract.
+//! What the validator found, as refusals.
 
 use std::fmt::Write;
 

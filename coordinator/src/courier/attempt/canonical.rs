@@ -16,9 +16,6 @@ pub(super) fn misfit(changes: &[Change], schema: Option<&Schema>) -> Option<Stri
         let place = change
             .operation
             .map_or_else(|| change.model.clone(), |at| format!("operation {at}"));
-        Some(format!(
-            "the row of {place} breaks its model: {}: {}",
-            fault.field, fault.rule
-        ))
+        Some(format!("the row of {place} breaks its model: {fault}"))
     })
 }

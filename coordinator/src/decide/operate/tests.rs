@@ -185,6 +185,8 @@ fn a_dead_commit_reenters_at_the_end_and_its_receipt_says_so() {
     assert_eq!(ledger.reentered_at, Some(desk.state.now));
     assert_eq!(desk.last.inbox_changed[&at(dead)].sequence, 3);
     assert_eq!(desk.verbs(), [("retry", Some("a"))]);
+    assert_eq!(desk.last.versions.len(), 1);
+    assert_eq!(desk.last.versions.values().next().unwrap().accepted, 3);
     let started = desk.started(3);
     assert_eq!((started.number, started.trigger), (4, Trigger::Manual));
     desk.settle(3, &started, applied(), false);

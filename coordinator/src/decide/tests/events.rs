@@ -178,6 +178,25 @@ fn a_dead_commit_that_comes_back_is_revived() {
 }
 
 #[test]
+fn an_echo_whose_commit_moved_since_it_was_looked_up_is_looked_up_again() {
+    let (mut state, started) = sent();
+    run(&mut state, settle_of(&started, retry(), true));
+    let mut entry = state.inbox.remove(&("crm".to_owned(), 1)).unwrap();
+    entry.sequence = 2;
+    state.inbox.insert(("crm".to_owned(), 2), entry);
+    state.ledger.get_mut("a").unwrap().sequence = Some(2);
+    let mut page = take(vec![echo("e", "1", Some(true))]);
+    page.epoch = 1;
+    let (reply, append) = run(&mut state, Command::TakeEvents(page.clone()));
+    assert!(matches!(reply, Reply::Moved) && append.is_empty());
+    assert!(state.events.is_empty());
+    if let [echo] = &mut page.events[0].echoes[..] {
+        echo.sequence = Some(2);
+    }
+    assert_eq!(taken(&mut state, page).0.urged, [2]);
+}
+
+#[test]
 fn a_name_that_is_not_the_rows_makes_no_echo() {
     let (mut state, started) = sent();
     let forged = vec![

@@ -72,7 +72,7 @@ fn unanswered(request: &v1::CommitRequest, (sent, acknowledged): (u64, u64)) -> 
         delivered: true,
         sent,
         acknowledged: Some(acknowledged),
-        answers: Vec::new(),
+        ..Write::default()
     }
 }
 

@@ -1,4 +1,4 @@
-//! Which bodies of a 200 fit a commit (contract, section 4).
+//! Which bodies of a 200 fit a commit.
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
