@@ -25,14 +25,14 @@ GROUP BY name";
 const OF_COMMITS: [&str; 4] = ["read", "append", "receipt", "lock_head"];
 
 /// A Postgres that counts, and a coordinator over it.
-struct Counting {
-    app: TestApp,
+pub(crate) struct Counting {
+    pub(crate) app: TestApp,
     cluster: Cluster,
     _folder: TempDir,
 }
 
 impl Counting {
-    async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let folder = temporary_folder("coordinator-cost-").unwrap();
         let preload = ("shared_preload_libraries", "pg_stat_statements");
         let cluster = Cluster::start(ClusterOptions {
@@ -66,21 +66,28 @@ impl Counting {
 
     /// What a commit ran.
     async fn of(&self, tenant: &Tenant, commit: CommitRequest) -> BTreeMap<String, i64> {
-        let pool = self.pool();
-        sqlx::query("SELECT pg_stat_statements_reset()")
-            .execute(&pool)
-            .await
-            .unwrap();
+        self.reset().await;
         tenant.confirm(commit).await;
+        self.calls(&OF_COMMITS).await
+    }
+
+    /// Counts anew.
+    pub(crate) async fn reset(&self) {
+        let reset = sqlx::query("SELECT pg_stat_statements_reset()");
+        reset.execute(&self.pool()).await.unwrap();
+    }
+
+    /// How often these statements ran.
+    pub(crate) async fn calls(&self, names: &[&str]) -> BTreeMap<String, i64> {
         let counts: Vec<(String, i64)> = sqlx::query_as(COUNTS)
-            .bind(&OF_COMMITS[..])
-            .fetch_all(&pool)
+            .bind(names)
+            .fetch_all(&self.pool())
             .await
             .unwrap();
         counts.into_iter().collect()
     }
 
-    async fn stop(mut self) {
+    pub(crate) async fn stop(mut self) {
         self.app.stop().await;
         drop(self.app);
         self.cluster.stop().await.unwrap();

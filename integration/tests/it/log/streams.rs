@@ -1,8 +1,14 @@
 //! How streams end, and what one costs the others.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use integration::app::{Flags, Follower, PATIENCE, Tenant, TestApp, TestNode, eventually, reason};
+use futures_util::future::join_all;
+use integration::app::follower::from_cursor;
+use integration::app::{
+    Flags, Follower, PATIENCE, Tenant, TestApp, TestNode, eventually, intent, reason,
+};
 use integration::endpoint::Endpoint;
 use integration::log_check::{Seen, dense};
 use integration::node::{Authorization, Authorized};
@@ -10,12 +16,15 @@ use proto::v1;
 use proto::v1::SubscribeRequest;
 use proto::v1::log_client::LogClient;
 use proto::v1::subscribe_response::Frame;
+use serde_json::json;
+use tokio::task::JoinSet;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Endpoint as Connection;
 use tonic::{Code, Status, Streaming};
 use tonic_types::StatusExt;
 
 use super::{change, note};
+use crate::cost::Counting;
 
 /// A connection that takes little that is not read.
 pub(super) async fn narrow(tenant: &Tenant) -> LogClient<Authorized> {
@@ -58,52 +67,121 @@ async fn read_to_end(stream: &mut Streaming<v1::SubscribeResponse>) -> (Vec<Seen
     }
 }
 
+/// Two managed models, so that some can follow one of them.
+fn two_models() -> String {
+    let fields = json!({"type": "object", "properties": {"text": {"type": "string"}}});
+    let model = json!({"backing": "managed", "schema": fields});
+    json!({"models": {"notes": model, "marks": model}}).to_string()
+}
+
+fn of_models(models: &[&str], cursor: Option<&str>) -> SubscribeRequest {
+    SubscribeRequest {
+        models: models.iter().map(|model| (*model).to_owned()).collect(),
+        ..cursor.map(from_cursor).unwrap_or_default()
+    }
+}
+
+/// After how long 99 of 100 readings of a change had ended, since it was sent.
+async fn lateness(tenant: &Tenant, followers: &mut [Follower], round: usize) -> Duration {
+    let mut late = Vec::new();
+    for number in 0..40 {
+        let name = format!("{round}-{number}");
+        let begun = Instant::now();
+        tenant.confirm(change(&name, "a", &name)).await;
+        let read = followers.iter_mut().map(async |follower| {
+            assert_eq!(follower.change().await.client_tx_id, name);
+            begun.elapsed()
+        });
+        late.extend(join_all(read).await);
+    }
+    late.sort_unstable();
+    late[late.len() * 99 / 100]
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_who_never_reads_is_closed_with_a_cursor_and_costs_nobody_anything() {
+async fn one_of_fifty_who_never_reads_is_closed_with_a_cursor_and_costs_nobody_anything() {
     let app = TestApp::without_nodes(Flags::default()).await;
     let node = app.spawn_node(env!("CARGO_BIN_EXE_demo")).await;
-    let endpoint = Endpoint::start("").await.unwrap();
     let tenant = Tenant::create(node.address(), "acme").await;
-    tenant
-        .prepare(&integration::app::Source::at(&endpoint))
-        .await;
+    tenant.push(&two_models()).await;
+    tenant.confirm(note("a", "first")).await;
+    let mut followers = Vec::new();
+    for number in 0..49 {
+        // Seven to a connection; four take part in the flood.
+        let models: &[_] = if number < 4 { &[] } else { &["notes"] };
+        let connected = match number % 7 {
+            0 => tenant.connected_anew(),
+            _ => followers
+                .last()
+                .map(|(it, _): &(Tenant, _)| it.clone())
+                .unwrap(),
+        };
+        let follower = Follower::start(&connected, of_models(models, None)).await;
+        followers.push((connected, follower.unwrap()));
+    }
+    let (_connections, mut followers): (Vec<_>, Vec<_>) = followers.into_iter().unzip();
+    let mut before = Vec::new();
+    for round in 0..5 {
+        before.push(lateness(&tenant, &mut followers, round).await);
+    }
+
     let mut unread = narrow(&tenant).await;
     let stalled = unread.subscribe(SubscribeRequest::default()).await;
     let mut stalled = stalled.unwrap().into_inner();
-    let mut others = Vec::new();
-    for _ in 0..4 {
-        others.push(Follower::from_now(&tenant.connected_anew()).await);
-    }
-    let text = "x".repeat(200_000);
-    tenant.confirm(note("a", "first")).await;
-    let before = resident(&node);
-    let begun = Instant::now();
-    let count = 320;
-    for number in 1..count {
-        tenant
-            .confirm(change(&format!("c{number}"), "a", &text))
-            .await;
-        for other in &mut others {
-            let change = other.changes(if number == 1 { 2 } else { 1 }).await;
-            assert_eq!(change.last().unwrap().sync_id, number + 1);
+    let first = followers[0].position() + 1;
+    let text = json!({"text": "x".repeat(200_000)});
+    let mut flood = 0;
+    let mut mark = async |followers: &mut [Follower]| {
+        flood += 1;
+        let create = intent::create("marks", &flood.to_string(), &text);
+        let create = intent::commit(&format!("mark-{flood}"), vec![create]);
+        tenant.confirm(create).await;
+        for follower in &mut followers[..4] {
+            assert_eq!(follower.change().await.model, "marks");
         }
+    };
+    // More than its connection takes.
+    for _ in 0..3 {
+        mark(&mut followers).await;
     }
-    let grown = resident(&node).saturating_sub(before);
+    let mut beside = Vec::new();
+    for round in 5..10 {
+        beside.push(lateness(&tenant, &mut followers, round).await);
+    }
+    let memory = resident(&node);
+    let begun = Instant::now();
+    for _ in 0..320 {
+        mark(&mut followers).await;
+    }
+    let grown = resident(&node).saturating_sub(memory);
     // Of 64 MB that one has not read, and four have.
-    assert!(grown < 40 << 10, "{grown} KiB");
+    assert!(grown < 50 << 10, "{grown} KiB");
     // A second after the thirtieth, at the latest; the rest is for a busy machine.
     tokio::time::sleep_until((begun + Duration::from_secs(34)).into()).await;
     let (mut seen, end) = read_to_end(&mut stalled).await;
     assert_eq!(end.code(), Code::ResourceExhausted);
     assert_eq!(reason(&end), "slow_consumer");
     assert!(seen.len() < 10, "{}", seen.len());
+    let last = followers[0].position();
     let mut resumed = Follower::resume(&tenant, &resumes_from(&end))
         .await
         .unwrap();
-    while seen.len() < usize::try_from(count).unwrap() {
+    while seen.last().is_none_or(|seen| seen.position < last) {
         seen.push(Seen::of(&resumed.change().await));
     }
-    dense(&seen, 1, count).unwrap();
+    dense(&seen, first, last).unwrap();
+
+    let mut after = Vec::new();
+    for round in 10..15 {
+        after.push(lateness(&tenant, &mut followers, round).await);
+    }
+    println!("{before:?} {beside:?} {after:?}, {grown} KiB");
+    for rounds in [&mut before, &mut beside, &mut after] {
+        rounds.sort_unstable();
+    }
+    // The machine has others to serve, too: the best round against middling ones.
+    let (usual, best) = (before[2].max(after[2]), beside[0]);
+    assert!(best.as_secs_f64() <= 1.5 * usual.as_secs_f64());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -189,42 +267,72 @@ async fn subscriptions_beyond_a_bound_are_refused_with_a_time_to_return() {
     .await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn many_who_resume_at_once_all_get_everything() {
-    let app = TestApp::start().await;
-    let endpoint = Endpoint::start("").await.unwrap();
-    let tenant = app.tenant(&endpoint).await;
-    let begin = Follower::from_now(&tenant).await.cursor().to_owned();
-    // More changes than the node keeps in memory.
-    let last = 4_600;
-    for some in (0..last).collect::<Vec<_>>().chunks(460) {
+/// Rows that everybody who resumes has behind, more than the node keeps in memory, and in each
+/// hundred of them one that is marked.
+const ROWS: i64 = 4_600;
+
+async fn populate(tenant: &Tenant) {
+    for some in (1..=ROWS).collect::<Vec<_>>().chunks(460) {
         let rows = some.iter().map(|row| {
-            integration::app::intent::create("notes", &row.to_string(), &serde_json::json!({}))
+            let model = if row % 100 == 0 { "marks" } else { "notes" };
+            intent::create(model, &row.to_string(), &json!({}))
         });
         let name = format!("rows-{}", some[0]);
-        let commit = integration::app::intent::commit(&name, rows.collect());
-        tenant.confirm(commit).await;
+        tenant.confirm(intent::commit(&name, rows.collect())).await;
     }
-    let mut readers = tokio::task::JoinSet::new();
-    let mut tenants = Vec::new();
-    for number in 0..60 {
-        if number % 20 == 0 {
-            tenants.push(tenant.connected_anew());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_who_resume_at_once_share_what_is_read_and_writers_go_on() {
+    let counting = Counting::start().await;
+    let tenant = counting.app.organization("acme").await;
+    tenant.push(&two_models()).await;
+    let begin = Follower::from_now(&tenant).await.cursor().to_owned();
+    populate(&tenant).await;
+    counting.reset().await;
+    let mut readers = JoinSet::new();
+    let mut connections = Vec::new();
+    for number in 0..1_000 {
+        if number % 100 == 0 {
+            connections.push(tenant.connected_anew());
         }
-        let (tenant, begin) = (tenants.last().unwrap().clone(), begin.clone());
+        // Some take everything, the others what is marked: all of it is looked through for each.
+        let every = if number % 250 == 0 { 1 } else { 100 };
+        let models: &[_] = if every == 1 { &[] } else { &["marks"] };
+        let request = of_models(models, Some(&begin));
+        let tenant = connections.last().unwrap().clone();
         readers.spawn(async move {
-            let mut follower = Follower::resume(&tenant, &begin).await.unwrap();
-            let changes = follower.changes(usize::try_from(last).unwrap()).await;
-            let seen: Vec<_> = changes.iter().map(Seen::of).collect();
-            dense(&seen, 1, last)
+            let mut follower = Follower::start(&tenant, request).await.unwrap();
+            for position in (1..=ROWS).filter(|position| position % every == 0) {
+                assert_eq!(follower.change().await.sync_id, position);
+            }
         });
     }
-    // Writers go on meanwhile.
-    let begun = Instant::now();
-    tenant.confirm(change("meanwhile", "7", "small")).await;
-    let took = begun.elapsed();
-    while let Some(read) = readers.join_next().await {
-        read.unwrap().unwrap();
+    let over = Arc::new(AtomicBool::new(false));
+    let mut writers = JoinSet::new();
+    for writer in 0..4 {
+        let (tenant, over) = (tenant.clone(), Arc::clone(&over));
+        writers.spawn(async move {
+            for number in 0.. {
+                if over.load(Ordering::Relaxed) {
+                    return number;
+                }
+                let name = format!("{writer}-{number}");
+                tenant
+                    .confirm(change(&name, &(1 + writer).to_string(), "on"))
+                    .await;
+            }
+            unreachable!("there are more numbers")
+        });
     }
-    assert!(took < Duration::from_secs(5), "{took:?}");
+    while let Some(read) = readers.join_next().await {
+        read.unwrap();
+    }
+    over.store(true, Ordering::Relaxed);
+    let written = writers.join_all().await;
+    assert!(written.iter().all(|count| *count > 0), "{written:?}");
+    let ran = counting.calls(&["log_page", "append"]).await;
+    // Alone, each would read eighteen pages; the tail reads after an append.
+    assert!(ran["log_page"] < 500 + ran["append"], "{ran:?}");
+    counting.stop().await;
 }
