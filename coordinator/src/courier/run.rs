@@ -17,6 +17,7 @@ use super::flight::Flight;
 use super::pace::Pace;
 use super::shares::{Share, Turn};
 use super::window::Window;
+use crate::broken::crash_point;
 use crate::decide::{InboxEntry, NotStartable, Recovery, Source};
 use crate::domain::{OrganizationId, SourceState};
 use crate::store::Error;
@@ -139,6 +140,7 @@ impl Courier {
                     }
                 }
             }
+            crash_point!("courier.read");
             self.window.release(self.now());
             self.expire_what_is_over(&ends);
             self.start_what_may(&ends);
@@ -347,6 +349,7 @@ impl Courier {
             End::Settled(entry, source) => {
                 let revision = source.inbox_revision;
                 self.stand(&source);
+                crash_point!("courier.moved");
                 self.settled(sequence, entry.as_deref());
                 if revision < self.window.revision {
                     // It was decided before what the window shows: the inbox is read anew.
