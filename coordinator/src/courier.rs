@@ -39,6 +39,7 @@ use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use self::clocks::Clocks;
+use crate::broken::crash_point;
 use crate::decide::{Command, Control, Reply, Source};
 use crate::domain::OrganizationId;
 use crate::feed::FeedReader;
@@ -175,6 +176,7 @@ impl Shared {
             match store.renew_node(self.node, self.lease.length).await {
                 Ok(told) => {
                     renewed = Instant::now();
+                    crash_point!("lease.renewed");
                     self.leased.notify_one();
                     clocks.compare(told, (asked, SystemClock.now()));
                 }
@@ -258,6 +260,7 @@ impl Shared {
         {
             Ok(Reply::Claimed(source)) => {
                 let Source { id, epoch, .. } = *source;
+                crash_point!("courier.claimed");
                 tracing::info!(%organization, source.id = id, epoch, "claimed a Data Source");
                 self.start(&organization, &id, epoch);
             }

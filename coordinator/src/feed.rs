@@ -38,6 +38,7 @@ use self::history::{History, Recent};
 use self::pace::Pace;
 use self::record::Noted;
 use self::trail::{Sweep, Trail};
+use crate::broken::{self, Control};
 use crate::courier::Tools;
 use crate::courier::flight::Flight;
 use crate::decide::Feed;
@@ -315,6 +316,9 @@ impl FeedReader {
     }
 
     fn sweeps(&self) -> bool {
+        if broken::is(Control::NoSweep) {
+            return false;
+        }
         self.feed
             .as_ref()
             .is_some_and(|feed| !feed.trail.is_settled())

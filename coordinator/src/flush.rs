@@ -20,10 +20,12 @@ use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
 use crate::admit::Schema;
-use crate::decide::{self, Command, Reply, Touched};
+use crate::broken::{self, Control, crash_point};
+use crate::decide::{self, Append, Command, Reply, State, Touched};
 use crate::domain::OrganizationId;
 use crate::refusal::Class;
 use crate::schemas::SchemaCache;
+use crate::store::round::Round;
 use crate::store::{Error, Store};
 use crate::telemetry::metrics::Metrics;
 use crate::wake::Wake;
@@ -96,6 +98,9 @@ impl Flushers {
     ) -> Result<Reply, Error> {
         let (reply, answer) = oneshot::channel();
         let name = command.name();
+        if broken::is(Control::RequestFuture) && matches!(command, Command::Accept(_)) {
+            return self.shared.decide_here(organization, command).await;
+        }
         self.enqueue(organization, Submitted { command, reply })?;
         let span = tracing::debug_span!("append", command = name);
         let answer = answer.instrument(span).await;
@@ -239,6 +244,7 @@ impl Shared {
         touched: &Touched,
         locked: bool,
     ) -> Result<Option<Vec<Reply>>, Error> {
+        crash_point!("round", named(commands));
         let mut round = if locked {
             self.store.locked_round(organization).await?
         } else {
@@ -260,9 +266,19 @@ impl Shared {
             return Ok(Some(replies));
         }
         let begun = Instant::now();
+        crash_point!("append", named(commands));
+        if broken::is(Control::AcknowledgeEarly) {
+            return Ok(Some(self.append_later(
+                organization,
+                round,
+                (state, append),
+                replies,
+            )));
+        }
         if !round.append(organization, &state, &append).await? {
             return Ok(None);
         }
+        crash_point!("appended", named(commands));
         if locked {
             self.metrics.head_lock();
         }
@@ -270,7 +286,43 @@ impl Shared {
         self.metrics.deltas(append.deltas.len() as u64);
         self.metrics.pending(append.pending_change());
         self.wake.appended(organization, &append);
+        crash_point!("told", named(commands));
         Ok(Some(replies))
+    }
+
+    /// Decides one command under the head's lock, on the caller's future.
+    async fn decide_here(
+        &self,
+        organization: &OrganizationId,
+        command: Command,
+    ) -> Result<Reply, Error> {
+        let mut touched = Touched::default();
+        command.touch(&mut touched);
+        touched.dedup();
+        loop {
+            let commands = std::slice::from_ref(&command);
+            let replies = self.attempt(organization, commands, &touched, true).await?;
+            if let Some(mut replies) = replies {
+                return Ok(replies.remove(0));
+            }
+        }
+    }
+
+    /// Appends when nobody waits for it any more.
+    fn append_later(
+        &self,
+        organization: &OrganizationId,
+        round: Round,
+        (state, append): (State, Append),
+        replies: Vec<Reply>,
+    ) -> Vec<Reply> {
+        let (organization, wake) = (organization.clone(), Arc::clone(&self.wake));
+        self.tasks.spawn(async move {
+            if let Ok(true) = round.append(&organization, &state, &append).await {
+                wake.appended(&organization, &append);
+            }
+        });
+        replies
     }
 
     /// The schema that sync groups go by.
@@ -293,6 +345,12 @@ impl Shared {
             }
         }
     }
+}
+
+/// What a batch begins with.
+#[cfg(feature = "broken")]
+fn named(commands: &[Command]) -> &'static str {
+    commands.first().map_or("nothing", Command::name)
 }
 
 /// Whether an error may be one command's fault, so that its neighbours would do without it.

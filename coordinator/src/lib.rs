@@ -3,6 +3,7 @@
 pub mod admit;
 pub mod api;
 pub mod app;
+pub mod broken;
 mod cli;
 pub mod cluster;
 pub mod config;

@@ -152,7 +152,7 @@ pub struct Position {
     pub value: String,
 }
 
-/// A change made outside, as its source tells of it.
+/// A change made outside, as its source tells of it; the row then holds its id as its value.
 #[derive(Clone, Debug, Serialize)]
 pub struct Event {
     /// Its id.
@@ -237,7 +237,7 @@ pub enum Rule {
     /// Every request is on record before it leaves, and its record is true; a retry is the same
     /// request, signed.
     OffRecord,
-    /// A change made outside is in the log once; in its row's order.
+    /// A change made outside is in the log once, and no row goes back to an earlier one.
     Missed,
     /// Nothing changes a row between a view of it and the commit that rests on that view.
     Stale,

@@ -23,10 +23,11 @@ use self::verdict::Case;
 use super::Tools;
 use super::flight::Flying;
 use crate::admit::{Backing, Schema};
+use crate::broken::{self, Control, crash_point};
 use crate::decide::{
     Command, Expire, InboxEntry, NotStartable, Reply, Settle, Source, Start, Started, Terms, lane,
 };
-use crate::domain::OrganizationId;
+use crate::domain::{CommitId, OrganizationId};
 use crate::feed::tell_denied;
 use crate::store::Error;
 use crate::telemetry::trace;
@@ -77,9 +78,11 @@ pub(super) enum End {
 impl Attempt {
     /// Makes the attempt. Ends only when its outcome is durable, or another node's business.
     pub(super) async fn run(self) -> End {
+        crash_point!("attempt.chosen");
         let Some(equipment) = self.equipment().await else {
             return End::Unavailable;
         };
+        crash_point!("attempt.equipped");
         let asked = Instant::now();
         let started = match self.start().await {
             Ok(Reply::Started(started)) => started,
@@ -87,6 +90,7 @@ impl Attempt {
             Ok(Reply::Fenced) => return End::Fenced,
             Ok(_) | Err(_) => return End::Unavailable,
         };
+        crash_point!("attempt.started");
         let span = self.span(&started);
         // The recorded deadline counts from some moment after we asked: no byte leaves after it, even
         // if this process was frozen in between.
@@ -165,13 +169,14 @@ impl Attempt {
     }
 
     /// Sends, and settles until the outcome is durable: only this node knows the answer.
-    async fn deliver(&self, started: &Started, equipment: &Equipment, left: Duration) -> End {
+    async fn deliver(self, started: &Started, equipment: &Equipment, left: Duration) -> End {
         let begun = Instant::now();
         let case = Case::new(&self.tools, &self.organization, (started, equipment));
         // Half of the time at most: the commit is sent all the same.
         let looked = case.look_first(left / 2).await;
         let left = left.saturating_sub(begun.elapsed());
         let exchange = self.send(started, &equipment.keys, left).await;
+        crash_point!("attempt.answered");
         let verdict = case.judge(&exchange).await;
         let settle = Settle {
             never_left: left.is_zero(),
@@ -179,6 +184,7 @@ impl Attempt {
             read_back: verdict.read_back.or(looked).map(Box::new),
             ..self.record(started, &exchange, verdict.outcome)
         };
+        let verdict_applied = matches!(settle.outcome, Outcome::Applied(_));
         let outcome = settle.outcome.as_str();
         self.tools.metrics.attempt(outcome, exchange.elapsed);
         tracing::debug!(
@@ -186,7 +192,12 @@ impl Attempt {
             http.status = exchange.status,
             "attempt ended: {outcome}"
         );
+        crash_point!("attempt.judged");
+        if broken::is(Control::SettleLater) && verdict_applied {
+            return self.settle_later(settle);
+        }
         let end = self.settle(settle).await;
+        crash_point!("attempt.settled");
         if let End::Settled(entry, _) = &end {
             self.landed(started, entry.is_none());
         }
@@ -231,6 +242,16 @@ impl Attempt {
         }
     }
 
+    /// Moves on, and settles some time after.
+    fn settle_later(self, settle: Settle) -> End {
+        let (tasks, revision) = (self.tools.tasks.clone(), self.revision);
+        tasks.spawn(async move {
+            tokio::time::sleep(SETTLE_AGAIN.mul_f64(settle.jitter)).await;
+            self.settle(settle).await;
+        });
+        End::NotStarted(NotStartable::Finished, revision)
+    }
+
     /// A commit that was sent before may have taken effect before an event that came in between: what
     /// the endpoint answered for its rows may then be older than they are.
     fn landed(&self, started: &Started, finished: bool) {
@@ -271,6 +292,9 @@ impl Attempt {
                 return Exchange::failed(FailureClass::AddressForbidden, fault.to_string());
             }
         };
+        let fresh = broken::is(Control::FreshId) && started.number > 1;
+        let id = if fresh { Uuid::new_v4() } else { started.id.0 };
+        let webhook_id = CommitId(id).to_string();
         // Without tracing of our own the endpoint still sees the caller's trace, on the first attempt.
         let submitted = started
             .traceparent
@@ -278,7 +302,7 @@ impl Attempt {
             .filter(|_| started.number == 1);
         let request = Request {
             url: &url,
-            webhook_id: &started.id.to_string(),
+            webhook_id: &webhook_id,
             body: started.body.clone(),
             keys,
             timeout: left,

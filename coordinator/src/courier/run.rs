@@ -17,6 +17,7 @@ use super::flight::Flight;
 use super::pace::Pace;
 use super::shares::{Share, Turn};
 use super::window::Window;
+use crate::broken::crash_point;
 use crate::decide::{InboxEntry, NotStartable, Recovery, Source};
 use crate::domain::{OrganizationId, SourceState};
 use crate::store::{Error, inbox};
@@ -139,6 +140,7 @@ impl Courier {
                     }
                 }
             }
+            crash_point!("courier.read");
             for sequence in self.window.over(self.now()) {
                 self.finish(sequence);
             }
@@ -358,6 +360,7 @@ impl Courier {
         match end {
             End::Settled(entry, source) => {
                 self.stand(&source);
+                crash_point!("courier.moved");
                 self.settled(sequence, entry.as_deref());
                 self.decided_of(source.inbox_revision);
             }

@@ -8,6 +8,7 @@ use time::OffsetDateTime;
 
 use super::expiry::Expiry;
 use super::lanes::Lanes;
+use crate::broken::{self, Control};
 use crate::decide::{Recovery, Terms};
 use crate::store::inbox::Waiting;
 
@@ -71,7 +72,12 @@ impl Window {
             } else if let Some(at) = entry.terms.as_ref().and_then(|it| it.expires_at) {
                 self.expiry.set(sequence, at);
             }
-            self.lanes.join(sequence, entry.lanes);
+            let lanes = if broken::is(Control::NoLanes) {
+                Vec::new()
+            } else {
+                entry.lanes
+            };
+            self.lanes.join(sequence, lanes);
             let place = Place {
                 due_at,
                 failed_at: entry.failed_at,

@@ -14,6 +14,7 @@ use super::append::{Append, AttemptClose, DeltaRow};
 use super::breaker::{PAUSE_CAP, PAUSE_FAILING, PAUSE_MISCONFIGURED};
 use super::state::{InboxEntry, LedgerEntry, Source, State, Touched};
 use super::{Reply, groups, versions};
+use crate::broken::{self, Control};
 use crate::domain::{CommitState, Delta, RequestError, RequestKind, SourceState, Trigger};
 
 pub use read_back::ReadBack;
@@ -78,14 +79,19 @@ pub(super) fn touch(settle: &Settle, touched: &mut Touched) {
 pub(super) fn settle(state: &mut State, append: &mut Append, settle: &Settle) -> Reply {
     let key = (settle.source.clone(), settle.sequence);
     let source = state.sources.get(&settle.source);
-    let Some(mut source) = source.filter(|one| one.epoch == settle.epoch).cloned() else {
+    let Some(mut source) = source
+        .filter(|one| one.epoch == settle.epoch || broken::is(Control::NoEpoch))
+        .cloned()
+    else {
         return Reply::Fenced;
     };
     let Some(mut entry) = state.inbox.get(&key).cloned() else {
         // An operator settled the commit after the attempt's deadline: the answer came too late.
         return Reply::Settled(None, Box::new(source));
     };
-    if entry.open.map(|(started_at, _)| started_at) != Some(settle.started_at) {
+    if entry.open.map(|(started_at, _)| started_at) != Some(settle.started_at)
+        && !broken::is(Control::NoEpoch)
+    {
         return Reply::Fenced;
     }
     let stood = source.state;
@@ -284,7 +290,8 @@ impl Closing<'_> {
     /// Final, unless an earlier attempt may still apply: then one more send, afterwards, decides.
     fn refuse(&mut self, code: &str, message: &str) -> bool {
         let now = self.state.now;
-        if let Some(until) = self.entry.may_apply_until.filter(|until| *until > now) {
+        let may_apply = self.entry.may_apply_until.filter(|until| *until > now);
+        if let Some(until) = may_apply.filter(|_| !broken::is(Control::RefuseEarly)) {
             self.entry.due_at = until;
             self.entry.failed_at = None;
             return false;

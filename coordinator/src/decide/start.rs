@@ -12,6 +12,7 @@ use super::settle::SIGNATURE_TOLERANCE;
 use super::state::{InboxEntry, Source, State, Touched};
 use super::terms::{Guard, Terms};
 use super::{NotStartable, Reply, over, terms};
+use crate::broken::{self, Control};
 use crate::domain::{CommitId, RequestError, RequestKind, SourceState, Trigger};
 
 /// Attempts after which a 5xx answer makes the next one look first: a handler that fails on a row
@@ -112,7 +113,7 @@ pub(super) fn start(state: &mut State, append: &mut Append, start: &Start) -> Re
     }
     let trigger = cause(entry, lost.is_some(), early);
     let started = open(source, entry, (trigger, now));
-    append.attempts_opened.push(AttemptOpen {
+    let opened = AttemptOpen {
         source: start.source.clone(),
         id: entry.id,
         client_tx_id: entry.client_tx_id.clone(),
@@ -120,7 +121,10 @@ pub(super) fn start(state: &mut State, append: &mut Append, start: &Start) -> Re
         trigger,
         node: start.node,
         deadline: now + started.timeout,
-    });
+    };
+    if !broken::is(Control::RecordLate) {
+        append.attempts_opened.push(opened);
+    }
     append.inbox_changed.insert(key, entry.clone());
     Reply::Started(Box::new(started))
 }

@@ -14,6 +14,7 @@ use uuid::Uuid;
 use super::take::{Batch, Raw};
 use super::trail::{Next, Sweep};
 use super::{FeedReader, PAGE, Trouble};
+use crate::broken::crash_point;
 use crate::decide::Step;
 use crate::domain::FeedState;
 
@@ -48,6 +49,7 @@ impl FeedReader {
         let Some(page) = self.page(from.as_deref()).await? else {
             return Ok(());
         };
+        crash_point!("feed.polled");
         let count = page.events.len();
         let to = page.next_cursor.filter(|to| from.as_ref() != Some(to));
         let moved = to.is_some();

@@ -243,7 +243,8 @@ impl FeedReader {
         for event in &mut events {
             let swept = |id: &String| self.swept.knows(id);
             event.again = terms.behind || event.id.as_ref().is_some_and(swept);
-            if let Ok(change) = &event.change {
+            // What the sweep finds may be older than an event that was taken in already.
+            if let (Ok(change), false) = (&event.change, terms.behind) {
                 event.known = self.history.own(&row_of(change));
             }
         }

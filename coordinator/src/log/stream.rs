@@ -21,6 +21,7 @@ use super::snapshot::{Scan, ScanPage};
 use super::tail::Log;
 use super::{Break, Permit, Place, Reader};
 use crate::admit::Filter;
+use crate::broken::{self, Control};
 use crate::refusal::Refusal;
 
 /// Changes that are taken up at a time, and their bytes: what a caller who does not read holds.
@@ -210,6 +211,13 @@ impl Subscriber {
     }
 
     fn take(&mut self, entries: &[Arc<Entry>]) {
+        let mut entries = entries;
+        if broken::is(Control::SkipUnseen)
+            && let [unseen, rest @ ..] = entries
+            && !rest.is_empty()
+        {
+            (self.place.position, entries) = (unseen.sync_id, rest);
+        }
         for entry in entries {
             assert_eq!(
                 entry.sync_id,

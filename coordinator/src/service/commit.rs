@@ -13,6 +13,7 @@ use tracing::Instrument;
 use super::Service;
 use crate::admit;
 use crate::admit::schema::Schema;
+use crate::broken::crash_point;
 use crate::decide::{Accept, Command, LedgerEntry, Reply};
 use crate::domain::{Caller, Commit, CommitState, Receipt, Route};
 use crate::refusal::{Class, Refusal};
@@ -70,9 +71,11 @@ impl Service {
         let organization = &caller.organization;
         let client_tx_id = request.client_tx_id.clone();
         let mut waiter = self.wake.commit(organization, &client_tx_id);
+        crash_point!("accept.received");
         let decided = self.decide(caller, request, traceparent).await;
         let (route, outcome) = label(decided.as_ref());
         self.metrics.commit(route, outcome);
+        crash_point!("accept.decided");
         match decided? {
             Decided::Receipt(receipt) => Ok(*receipt),
             Decided::Entry(entry) => {
@@ -99,6 +102,7 @@ impl Service {
         client_tx_id: &str,
         accepted_at: Option<OffsetDateTime>,
     ) -> Result<Receipt, Refusal> {
+        crash_point!("receipt.read");
         let receipt = self
             .store
             .receipt_since(&caller.organization, client_tx_id, accepted_at)
@@ -140,6 +144,7 @@ impl Service {
                 body,
                 weight,
             };
+            crash_point!("accept.admitted");
             let reply = self
                 .flushers
                 .submit(&caller.organization, Command::Accept(accept))

@@ -135,7 +135,7 @@ impl fmt::Display for Report {
         let acknowledged = writes().filter(|it| it.acknowledged.is_some()).count();
         let refused = writes().filter(|it| it.refused.is_some()).count();
         let rejected = writes().filter(|it| it.answers.first().is_some_and(|it| !it.confirmed));
-        let mut line = |name: &str, value: String| writeln!(f, "{name:<26}{value}");
+        let mut line = |name: &str, value: String| writeln!(f, "{name:<28}{value}");
         line("seed", self.seed.to_string())?;
         line("writes invoked", writes().count().to_string())?;
         line("  acknowledged", acknowledged.to_string())?;

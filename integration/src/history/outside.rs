@@ -2,28 +2,17 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::{Fault, History, Position, Row, Rule};
+use super::{Fault, History, Row, Rule, counts};
 
 impl History {
     pub(super) fn outside(&self) -> Vec<Fault> {
         let mut faults = Vec::new();
-        let mut logged: HashMap<&str, Vec<&Position>> = HashMap::new();
-        for position in self.log.iter().filter(|it| !it.event.is_empty()) {
-            logged.entry(&position.event).or_default().push(position);
-        }
-        let mut last: BTreeMap<&Row, (i64, &str)> = BTreeMap::new();
+        let events = self.log.iter().filter(|it| !it.event.is_empty());
+        let mut logged = counts(events.map(|it| &*it.event));
         for event in &self.events {
-            let (id, row) = (&event.id, &event.row);
-            let positions = logged.remove(&**id).unwrap_or_default();
-            let [position] = positions.as_slice() else {
-                let witness = format!("{id} is in the log {} times", positions.len());
-                faults.push(Fault::new(Rule::Missed, witness));
-                continue;
-            };
-            if let Some((before, earlier)) = last.insert(row, (position.sync_id, id))
-                && before > position.sync_id
-            {
-                let witness = format!("{row}: {id} stands before {earlier}, which came first");
+            let (id, times) = (&event.id, logged.remove(&*event.id).unwrap_or(0));
+            if times != 1 {
+                let witness = format!("{id} is in the log {times} times");
                 faults.push(Fault::new(Rule::Missed, witness));
             }
         }
@@ -33,6 +22,32 @@ impl History {
                 format!("{id} is in the log, and no source told of it"),
             )
         }));
+        faults.extend(self.backwards());
+        faults
+    }
+
+    /// Rows that go back to what they held before. An event that is found late may come after later
+    /// ones of its row, but then with what the row holds by now.
+    fn backwards(&self) -> Vec<Fault> {
+        let mut places: HashMap<&str, usize> = HashMap::new();
+        for (place, event) in self.events.iter().enumerate() {
+            places.insert(&event.id, place);
+        }
+        let mut faults = Vec::new();
+        let mut reached: BTreeMap<&Row, usize> = BTreeMap::new();
+        for position in &self.log {
+            let Some(place) = places.get(&*position.value) else {
+                continue;
+            };
+            let before = reached.insert(&position.row, *place);
+            let before = before.filter(|it| it > place);
+            faults.extend(before.map(|before| {
+                let (row, value) = (&position.row, &position.value);
+                let later = &self.events[before].id;
+                let witness = format!("{row} goes back from {later} to {value}");
+                Fault::new(Rule::Missed, witness)
+            }));
+        }
         faults
     }
 }

@@ -70,7 +70,7 @@ pub struct ExternalEvent {
     pub echoes: Vec<EchoOf>,
     /// It is read again because we asked for it again: that is no duplicate.
     pub again: bool,
-    /// Position of the row's last change, if that was an event of this feed.
+    /// Position of the row's last change, if that was an event of this feed which came before.
     pub known: Option<i64>,
     /// Its place among the pushed events, if it was pushed.
     pub pushed: Option<i64>,

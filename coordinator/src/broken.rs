@@ -1,0 +1,132 @@
+//! Ways to break the coordinator on purpose, for tests that must notice.
+//!
+//! A *control* breaks one promise, to show that the judge of a run sees it. A *point* is a named
+//! place where the process dies or freezes. Both are chosen by the environment, and neither exists
+//! unless the feature `broken` is on: [`is`] is then constantly false and [`crash_point!`] nothing.
+
+#[cfg(feature = "broken")]
+pub use switches::{CONTROL, CONTROLS, CRASHPOINT};
+#[cfg(feature = "broken")]
+pub(crate) use switches::{is, point};
+
+/// A promise to break, and how.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Control {
+    /// A reader of the log moves past what it has not seen, as behind a plain sequence.
+    SkipUnseen,
+    /// The next commit of a row leaves when the answer is there, before it is recorded.
+    SettleLater,
+    /// A receipt leaves before its append.
+    AcknowledgeEarly,
+    /// A retry has another `webhook-id`.
+    FreshId,
+    /// An answer is recorded whoever owns the source by now, and whatever attempt is open.
+    NoEpoch,
+    /// Commits do not wait for others of their rows.
+    NoLanes,
+    /// Appends run on the futures of calls, which are dropped, over connections that nobody heals.
+    RequestFuture,
+    /// A refusal is final although an earlier copy of the request may still be executed.
+    RefuseEarly,
+    /// The feed is not swept.
+    NoSweep,
+    /// An attempt is not on record when it leaves.
+    RecordLate,
+}
+
+/// Whether the coordinator is to be broken in this way.
+#[cfg(not(feature = "broken"))]
+pub(crate) const fn is(_control: Control) -> bool {
+    false
+}
+
+/// A named place where the process dies or freezes if its environment says so; a second name may say
+/// more of what is under way.
+macro_rules! crash_point {
+    ($($name:expr),+) => {{
+        #[cfg(feature = "broken")]
+        $crate::broken::point(&[$($name),+]);
+    }};
+}
+pub(crate) use crash_point;
+
+#[cfg(feature = "broken")]
+mod switches {
+    use std::env::VarError;
+    use std::sync::OnceLock;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use nix::sys::signal::{Signal, raise};
+
+    use super::Control;
+
+    /// The variable that names a control.
+    pub const CONTROL: &str = "COORDINATOR_BROKEN";
+
+    /// The variable that names a point: `name[:nth][:freeze]`.
+    pub const CRASHPOINT: &str = "CRASHPOINT";
+
+    /// The controls, by name.
+    pub const CONTROLS: [&str; 10] = [
+        "skip-unseen",
+        "settle-later",
+        "acknowledge-early",
+        "fresh-id",
+        "no-epoch",
+        "no-lanes",
+        "request-future",
+        "refuse-early",
+        "no-sweep",
+        "record-late",
+    ];
+
+    /// Whether the environment names this control.
+    pub(crate) fn is(control: Control) -> bool {
+        static CHOSEN: OnceLock<Option<String>> = OnceLock::new();
+        let chosen = CHOSEN.get_or_init(|| variable(CONTROL));
+        chosen.as_deref() == Some(CONTROLS[control as usize])
+    }
+
+    struct Armed {
+        name: String,
+        left: AtomicU32,
+        signal: Signal,
+    }
+
+    /// Dies or freezes here if the environment says so, as often as it says.
+    pub(crate) fn point(name: &[&str]) {
+        static ARMED: OnceLock<Option<Armed>> = OnceLock::new();
+        let Some(armed) = ARMED.get_or_init(armed) else {
+            return;
+        };
+        if name.join(".") == armed.name && armed.left.fetch_sub(1, Ordering::SeqCst) == 1 {
+            raise(armed.signal).expect("a process may signal itself");
+        }
+    }
+
+    fn armed() -> Option<Armed> {
+        let text = variable(CRASHPOINT)?;
+        let mut parts = text.split(':');
+        let name = parts.next()?.to_owned();
+        let parts: Vec<_> = parts.collect();
+        let nth = parts.iter().find_map(|it| it.parse().ok()).unwrap_or(1);
+        let freezes = parts.contains(&"freeze");
+        Some(Armed {
+            name,
+            left: AtomicU32::new(nth),
+            signal: if freezes {
+                Signal::SIGSTOP
+            } else {
+                Signal::SIGKILL
+            },
+        })
+    }
+
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "no setting, and not in what is released"
+    )]
+    fn variable(name: &str) -> Option<String> {
+        std::env::var(name).map_err(|_: VarError| ()).ok()
+    }
+}
