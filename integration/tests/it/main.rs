@@ -20,6 +20,7 @@ mod either_backing;
 mod expiry;
 mod feed;
 mod flow;
+mod hostile_clients;
 mod keys;
 mod log;
 mod nodes;

@@ -8,7 +8,6 @@ use tokio_stream::StreamExt;
 use tonic::Status;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::codegen::http::uri::PathAndQuery;
-use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Endpoint;
 
 /// Leaves messages as they are.
@@ -88,7 +87,7 @@ async fn listen(
 ) -> Result<(), Status> {
     let channel = Endpoint::from_shared(format!("http://{address}")).unwrap();
     let authorization = Authorization::bearer(key).unwrap();
-    let door = InterceptedService::new(channel.connect_lazy(), authorization);
+    let door = authorization.over(channel.connect_lazy());
     let mut client = tonic::client::Grpc::new(door);
     client.ready().await.unwrap();
     let path = format!("/ablo.coordinator.v1.{method}");
