@@ -185,7 +185,7 @@ impl FeedReader {
     pub(crate) async fn run(mut self, stop: &CancellationToken, running: usize) {
         self.pace.spread(running);
         loop {
-            let live = AssertUnwindSafe(self.live()).catch_unwind();
+            let live = AssertUnwindSafe(Box::pin(self.live())).catch_unwind();
             match stop.run_until_cancelled(live).await {
                 None | Some(Ok(())) => return,
                 Some(Err(_)) => {

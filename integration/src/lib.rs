@@ -2,6 +2,7 @@
 //! a customer's part, and a customer's app to copy from.
 
 pub mod app;
+pub mod attentive;
 pub mod chaos;
 pub mod customer;
 pub mod demo;

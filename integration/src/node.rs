@@ -15,6 +15,7 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status};
 
+use crate::attentive::Attentive;
 use crate::process::{Launch, Process, Role};
 
 /// A running `coordinator dev`. Dropping it kills it.
@@ -25,7 +26,7 @@ pub struct Node {
 }
 
 /// A connection that carries an API key on every call.
-pub type Authorized = InterceptedService<Channel, Authorization>;
+pub type Authorized = InterceptedService<Attentive, Authorization>;
 
 /// Adds an API key to a call.
 #[derive(Clone)]
@@ -78,7 +79,7 @@ impl Node {
         let url = format!("http://{}", self.address()?);
         let channel = Endpoint::from_shared(url)?.connect().await?;
         let authorization = Authorization::bearer(self.key()?)?;
-        Ok(InterceptedService::new(channel, authorization))
+        Ok(authorization.over(channel))
     }
 
     /// Connects a client that writes and reads rows.
@@ -106,6 +107,11 @@ impl Authorization {
     /// With a key, or the operator's token.
     pub fn bearer(token: &str) -> anyhow::Result<Self> {
         Ok(Self(format!("Bearer {token}").parse()?))
+    }
+
+    /// A connection that carries it.
+    pub fn over(self, channel: Channel) -> Authorized {
+        InterceptedService::new(Attentive::new(channel), self)
     }
 }
 

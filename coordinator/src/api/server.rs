@@ -29,6 +29,10 @@ pub(super) const LARGEST_MESSAGE: usize = 4 << 20;
 /// the transport, for the client to try again.
 const CALLS_PER_CONNECTION: u32 = 256;
 
+/// Calls that a connection may make the transport take back by mistakes of its own; then it is sent
+/// away. The transport's own limit is taken off by tonic, unless one is set.
+const MISTAKES_PER_CONNECTION: usize = 1_024;
+
 /// Bytes of all headers of a call.
 const HEADERS: u32 = 16 << 10;
 
@@ -166,6 +170,7 @@ impl Server {
             .max_concurrent_streams(CALLS_PER_CONNECTION)
             .http2_keepalive_interval(Some(KEEPALIVE.0))
             .http2_keepalive_timeout(Some(KEEPALIVE.1))
+            .http2_max_local_error_reset_streams(Some(MISTAKES_PER_CONNECTION))
             .http2_max_header_list_size(HEADERS)
             // Without a grace: with one, the transport cuts the connection off instead of ending it.
             .max_connection_age(self.limits.connection_age);

@@ -9,7 +9,6 @@ use proto::v1::data_sources_client::DataSourcesClient;
 use proto::v1::log_client::LogClient;
 use proto::v1::schemas_client::SchemasClient;
 use serde_json::{Value, json};
-use tonic::service::interceptor::InterceptedService;
 use tonic::{Code, Request, Status};
 use tonic_types::StatusExt;
 
@@ -464,5 +463,5 @@ fn authorized(address: &str, token: &str) -> Authorized {
         .expect("a node's address is well formed")
         .connect_lazy();
     let authorization = Authorization::bearer(token).expect("keys are printable");
-    InterceptedService::new(channel, authorization)
+    authorization.over(channel)
 }

@@ -12,7 +12,6 @@ use proto::v1::coordinator_client::CoordinatorClient;
 use proto::v1::data_sources_client::DataSourcesClient;
 use proto::v1::schemas_client::SchemasClient;
 use sqlx::{AssertSqlSafe, PgPool};
-use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
 use tonic::{Response, Status};
 
@@ -210,7 +209,7 @@ impl House {
 
     fn door(&self, token: &str) -> Authorized {
         let authorization = Authorization::bearer(token).unwrap();
-        InterceptedService::new(self.channel.clone(), authorization)
+        authorization.over(self.channel.clone())
     }
 }
 

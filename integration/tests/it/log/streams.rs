@@ -18,7 +18,6 @@ use proto::v1::log_client::LogClient;
 use proto::v1::subscribe_response::Frame;
 use serde_json::json;
 use tokio::task::JoinSet;
-use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Endpoint as Connection;
 use tonic::{Code, Status, Streaming};
 use tonic_types::StatusExt;
@@ -37,7 +36,7 @@ pub(super) async fn narrow(tenant: &Tenant) -> LogClient<Authorized> {
         .await
         .unwrap();
     let authorization = Authorization::bearer(tenant.key()).unwrap();
-    LogClient::new(InterceptedService::new(channel, authorization))
+    LogClient::new(authorization.over(channel))
 }
 
 fn resumes_from(status: &Status) -> String {
