@@ -19,7 +19,7 @@ use super::shares::{Share, Turn};
 use super::window::Window;
 use crate::decide::{InboxEntry, NotStartable, Recovery, Source};
 use crate::domain::{OrganizationId, SourceState};
-use crate::store::Error;
+use crate::store::{Error, inbox};
 
 /// Commits read ahead at a time.
 const READ_AHEAD: i64 = 1_000;
@@ -199,15 +199,7 @@ impl Courier {
                     continue;
                 }
             }
-            self.standing.state = read.state;
-            if read.state == SourceState::Failing {
-                self.standing.ramp = 1;
-            }
-            self.standing.cap = read.max_in_flight;
-            self.pace.limit(read.max_per_second);
-            self.standing.backoff_until = read.backoff_until;
-            self.recovered(read.recovery);
-            self.standing.settled = read.settled;
+            self.see(&read);
             for entry in &read.entries {
                 let until = entry.open_until;
                 if let Some(until) = until.filter(|_| !self.window.is_out(entry.sequence)) {
@@ -231,6 +223,19 @@ impl Courier {
             self.flight.open();
             return Ok(true);
         }
+    }
+
+    /// Takes in how the source stands.
+    fn see(&mut self, read: &inbox::Window) {
+        self.standing.state = read.state;
+        if read.state == SourceState::Failing {
+            self.standing.ramp = 1;
+        }
+        self.standing.cap = read.max_in_flight;
+        self.pace.limit(read.max_per_second);
+        self.standing.backoff_until = read.backoff_until;
+        self.recovered(read.recovery);
+        self.standing.settled = read.settled;
     }
 
     fn start_what_may(&mut self, ends: &mpsc::UnboundedSender<(i64, End)>) {
