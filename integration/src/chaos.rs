@@ -119,7 +119,7 @@ pub async fn run(executable: &str, arguments: &Arguments) -> anyhow::Result<Repo
     let mut writes = joined(clients).await;
     let events = joined(outside).await;
     let resident = world.resident().await;
-    let stuck = rest::resolve(&world, &mut writes).await;
+    let stuck = rest::resolve(&world, &mut writes, &events).await;
     let readers = subscriber::finish(&world, subscribers).await;
     let histories = gather::histories(&world, writes, events, readers, (resident, stuck)).await?;
     let report = Report::of(&world, histories, seed);
