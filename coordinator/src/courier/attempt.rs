@@ -226,7 +226,7 @@ impl Attempt {
     fn settle_later(self, settle: Settle) -> End {
         let tasks = self.tools.tasks.clone();
         tasks.spawn(async move {
-            tokio::time::sleep(SETTLE_AGAIN.mul_f64(settle.jitter)).await;
+            tokio::time::sleep(SETTLE_AGAIN.mul_f64(8.0 * settle.jitter)).await;
             self.settle(settle).await;
         });
         End::NotStarted(NotStartable::Finished)

@@ -173,7 +173,7 @@ fn what_came_in_order_may_have_been_sent_at_once() {
 #[test]
 fn half_a_commit_is_found() {
     let executed = broken(|it| drop(it.executions[2].rows.pop_last()));
-    assert_eq!(executed, [Rule::Torn].into());
+    assert_eq!(executed, [Rule::Phantom].into());
     let logged = broken(|it| {
         it.log.pop();
         it.ends.clear();

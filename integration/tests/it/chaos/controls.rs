@@ -27,7 +27,7 @@ controls! {
     a_row_that_moves_on_before_its_answer_is_recorded_is_caught: "settle-later" by Reordered;
     a_receipt_that_leaves_before_its_append_is_caught: "acknowledge-early" by Lost;
     a_retry_under_another_id_is_caught: "fresh-id" by Doubled;
-    a_record_without_an_epoch_is_caught: "no-epoch" by Doubled, OffRecord;
+    a_record_without_an_epoch_is_caught: "no-epoch" by Doubled, OffRecord, Lost;
     commits_that_do_not_wait_for_others_of_their_rows_are_caught: "no-lanes" by Reordered;
     an_append_on_the_future_of_a_call_is_caught: "request-future" by Lost;
     a_refusal_that_does_not_wait_for_earlier_copies_is_caught: "refuse-early" by Phantom, Reordered;

@@ -3,13 +3,13 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use futures_util::StreamExt;
 use integration::app::{Flags, Source, Tenant, TestApp, TestNode, eventually, intent};
 use integration::endpoint::{Endpoint, Row};
 use integration::history::{self, Answer, Fault, History, Write};
 use nix::sys::signal::Signal;
 use proto::v1;
 use serde_json::json;
-use tokio::task::JoinSet;
 
 use super::EXECUTABLE;
 
@@ -214,15 +214,9 @@ async fn judged(
 }
 
 async fn all(cases: impl Iterator<Item = Case>) {
-    let mut playing = JoinSet::new();
-    let mut faults = Vec::new();
-    for case in cases {
-        if playing.len() >= AT_ONCE {
-            faults.extend(playing.join_next().await.unwrap().unwrap());
-        }
-        playing.spawn(play(case));
-    }
-    faults.extend(playing.join_all().await.concat());
+    let playing = futures_util::stream::iter(cases.map(play));
+    let faults: Vec<_> = playing.buffer_unordered(AT_ONCE).collect().await;
+    let faults = faults.concat();
     assert!(faults.is_empty(), "{}", faults.join("\n"));
 }
 
