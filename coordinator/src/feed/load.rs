@@ -45,10 +45,12 @@ impl FeedReader {
         Ok(loaded)
     }
 
-    /// Gives the last event of each row what the source holds now.
+    /// Gives the last event of each row what the source holds now; every one that was found behind
+    /// the cursor, lest a row goes back to what it was.
     pub(super) async fn load_rows(
         &mut self,
         events: &mut [ExternalEvent],
+        behind: bool,
         schema: Option<&Schema>,
     ) -> Result<(), Trouble> {
         if self.unloaded >= LOAD_TRIES && !self.answers().await? {
@@ -80,7 +82,7 @@ impl FeedReader {
                             .is_ok_and(|change| row_of(change) == row)
                     };
                     for (at, event) in events.iter_mut().enumerate() {
-                        if at == place || (event.bare && of_it(event)) {
+                        if at == place || ((behind || event.bare) && of_it(event)) {
                             self.supply(event, &row, found.clone(), schema);
                         }
                     }

@@ -230,7 +230,7 @@ impl FeedReader {
                 .filter(|(place, _)| unclear.contains(place))
                 .map(|(_, event)| event)
                 .collect();
-            self.load_rows(&mut events, schema).await?;
+            self.load_rows(&mut events, terms.behind, schema).await?;
         }
     }
 

@@ -157,7 +157,11 @@ impl Reply {
             Self::Honest => Some(honest.as_u16()),
             Self::Fixed(status, ..) => Some(status.as_u16()),
             Self::HeadOnly => Some(StatusCode::OK.as_u16()),
-            Self::Raw(_) | Self::Close | Self::Reset | Self::Silence => None,
+            Self::Raw(bytes) => {
+                let status = bytes.strip_prefix(b"HTTP/1.1 ")?.get(..3)?;
+                std::str::from_utf8(status).ok()?.parse().ok()
+            }
+            Self::Close | Self::Reset | Self::Silence => None,
         }
     }
 }

@@ -7,6 +7,7 @@ mod atomic;
 mod bad_input;
 mod broken_answers;
 mod certificates;
+mod chaos;
 mod clocks;
 mod command;
 mod conformance;
