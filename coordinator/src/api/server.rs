@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use proto::v1;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic::transport::ServerTlsConfig;
@@ -155,7 +156,8 @@ impl Server {
         };
         let api =
             Box::pin(self.serve_on(listeners.api, with_reflection(api), edge.clone(), stop()));
-        tokio::try_join!(api, admin, tell_health(reporter, shutdown.clone()))?;
+        let lapsed = self.rooms.service.couriers.lapsed();
+        tokio::try_join!(api, admin, tell_health(reporter, lapsed, shutdown.clone()))?;
         Ok(())
     }
 
@@ -238,13 +240,26 @@ async fn report(reporter: &HealthReporter, status: ServingStatus) {
     }
 }
 
-/// Says `NOT_SERVING` once draining begins, and lets go of those who watch once the server stops: a
-/// watcher would keep its connection open for ever.
+/// Says `NOT_SERVING` while the node's lease has lapsed, since the database cannot be reached, and
+/// once draining begins; lets go of those who watch once the server stops: a watcher would keep its
+/// connection open for ever.
 async fn tell_health(
     mut reporter: HealthReporter,
+    mut lapsed: watch::Receiver<bool>,
     shutdown: Shutdown,
 ) -> Result<(), tonic::transport::Error> {
+    let follow = async {
+        while lapsed.changed().await.is_ok() {
+            let status = match *lapsed.borrow_and_update() {
+                true => ServingStatus::NotServing,
+                false => ServingStatus::Serving,
+            };
+            report(&reporter, status).await;
+        }
+        std::future::pending().await
+    };
     tokio::select! {
+        () = follow => {}
         () = shutdown.draining.cancelled() => {}
         () = shutdown.stop.cancelled() => {}
     }
