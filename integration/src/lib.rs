@@ -6,6 +6,7 @@ pub mod attentive;
 pub mod customer;
 pub mod demo;
 pub mod endpoint;
+pub mod fuzz;
 pub mod history;
 pub mod log_check;
 pub mod node;
