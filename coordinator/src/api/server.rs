@@ -68,6 +68,8 @@ pub struct Limits {
     pub connections_per_address: usize,
     /// How long a new connection may take to begin to speak.
     pub preface: Duration,
+    /// How long a connection may be silent later; more than a live one needs to answer a ping.
+    pub silence: Duration,
     /// After this a connection takes no new calls and ends with its last one, so that clients spread
     /// over new nodes.
     pub connection_age: Duration,
@@ -82,6 +84,7 @@ impl Default for Limits {
             streams_per_organization: 4_096,
             connections_per_address: 1_024,
             preface: Duration::from_secs(5),
+            silence: Duration::from_mins(1),
             connection_age: Duration::from_mins(30),
         }
     }
@@ -182,7 +185,7 @@ impl Server {
         let connections = connection::accepted(
             listener,
             self.limits.connections_per_address,
-            self.limits.preface,
+            (self.limits.preface, self.limits.silence),
         );
         let server = builder.layer(edge).add_routes(routes);
         server.serve_with_incoming_shutdown(connections, stop).await
