@@ -162,7 +162,12 @@ pub(super) fn serve(
     let tls = config.listener.tls.as_ref().map(|(certificate, key)| {
         ServerTlsConfig::new().identity(Identity::from_pem(certificate, key.expose()))
     });
-    let server = Server::new(rooms, Limits::default(), tls);
+    let limits = Limits {
+        calls: config.calls.in_flight,
+        calls_per_organization: config.calls.per_organization,
+        ..Limits::default()
+    };
+    let server = Server::new(rooms, limits, tls);
     let shutdown = Shutdown {
         draining: lifecycle.soft().clone(),
         stop: CancellationToken::new(),
