@@ -53,6 +53,8 @@ pub enum Reply {
     Fixed(StatusCode, Vec<(String, String)>, Vec<u8>),
     /// These bytes instead of an HTTP response; then the connection ends.
     Raw(Vec<u8>),
+    /// Bytes, and then the others again and again for as long as anybody takes them.
+    Endless(Vec<u8>, Vec<u8>),
     /// Nothing; the connection ends in order.
     Close,
     /// Nothing; the connection is reset.

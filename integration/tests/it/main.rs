@@ -15,6 +15,7 @@ mod cost;
 mod customer_app;
 mod dev;
 mod documents;
+mod drills;
 mod durable;
 mod egress;
 mod either_backing;
