@@ -178,6 +178,11 @@ impl Gate {
         Self(Arc::new(watch::Sender::new(false)))
     }
 
+    /// Whether a request waits at it.
+    pub fn is_waited_at(&self) -> bool {
+        self.0.receiver_count() > 0
+    }
+
     /// Lets everything through, now and from now on.
     pub fn open(&self) {
         self.0.send_replace(true);
