@@ -188,8 +188,7 @@ impl Shared {
                 Ok(told) => {
                     renewed = Instant::now();
                     crash_point!("lease.renewed");
-                    self.lapsed
-                        .send_if_modified(|lapsed| std::mem::take(lapsed));
+                    self.lapsed.send_if_modified(std::mem::take);
                     self.leased.notify_one();
                     clocks.compare(told, (asked, SystemClock.now()));
                 }
