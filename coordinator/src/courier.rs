@@ -186,8 +186,7 @@ impl Shared {
             match renewal.unwrap_or_else(silent) {
                 Ok(told) => {
                     renewed = Instant::now();
-                    self.lapsed
-                        .send_if_modified(|lapsed| std::mem::take(lapsed));
+                    self.lapsed.send_if_modified(std::mem::take);
                     self.leased.notify_one();
                     clocks.compare(told, (asked, SystemClock.now()));
                 }

@@ -253,13 +253,14 @@ async fn tell_health(
 ) -> Result<(), tonic::transport::Error> {
     let follow = async {
         while lapsed.changed().await.is_ok() {
-            let status = match *lapsed.borrow_and_update() {
-                true => ServingStatus::NotServing,
-                false => ServingStatus::Serving,
+            let status = if *lapsed.borrow_and_update() {
+                ServingStatus::NotServing
+            } else {
+                ServingStatus::Serving
             };
             report(&reporter, status).await;
         }
-        std::future::pending().await
+        std::future::pending::<()>().await;
     };
     tokio::select! {
         () = follow => {}
