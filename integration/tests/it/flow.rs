@@ -5,6 +5,7 @@ mod backlog;
 mod breaker;
 mod limits;
 mod neighbours;
+mod overload;
 
 use std::time::Duration;
 
