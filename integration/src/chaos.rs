@@ -61,6 +61,10 @@ pub struct Arguments {
 
 impl Arguments {
     /// What nodes have in their environment.
+    #[cfg_attr(
+        not(feature = "broken"),
+        expect(clippy::unused_self, reason = "nothing is to be broken")
+    )]
     fn environment(&self) -> Vec<(&'static str, String)> {
         #[cfg(feature = "broken")]
         if let Some(control) = &self.broken {

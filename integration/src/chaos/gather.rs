@@ -96,21 +96,27 @@ async fn prepared(organization: &Organization) -> anyhow::Result<Vec<Write>> {
     Ok(writes)
 }
 
+/// A row of [`ATTEMPTS`].
+type AttemptColumns = (
+    String,
+    String,
+    String,
+    i64,
+    Option<String>,
+    Option<i32>,
+    Option<String>,
+);
+
+/// A row of [`STANDINGS`].
+type StandingColumns = (String, Option<i64>, Option<i64>, Option<String>);
+
 /// What the database has.
 async fn recorded(world: &World, organization: &Organization) -> anyhow::Result<History> {
     let (pool, name) = (&world.pool, organization.name);
     let log: Vec<(i64, String, String, String, String, String)> =
         sqlx::query_as(LOG).bind(name).fetch_all(pool).await?;
-    let attempts: Vec<(
-        String,
-        String,
-        String,
-        i64,
-        Option<String>,
-        Option<i32>,
-        Option<String>,
-    )> = sqlx::query_as(ATTEMPTS).bind(name).fetch_all(pool).await?;
-    let standings: Vec<(String, Option<i64>, Option<i64>, Option<String>)> =
+    let attempts: Vec<AttemptColumns> = sqlx::query_as(ATTEMPTS).bind(name).fetch_all(pool).await?;
+    let standings: Vec<StandingColumns> =
         sqlx::query_as(STANDINGS).bind(name).fetch_all(pool).await?;
     let managed: Vec<(String, String)> = sqlx::query_as(MANAGED_ROWS)
         .bind(name)
