@@ -14,9 +14,7 @@ const EXECUTABLE: &str = env!("CARGO_BIN_EXE_chaos");
 async fn chaos(flags: &[&str]) -> Report {
     let flags = ["chaos"].iter().chain(flags);
     let arguments = Arguments::try_parse_from(flags).unwrap();
-    let report = Box::pin(run(EXECUTABLE, &arguments)).await.unwrap();
-    println!("{report}");
-    report
+    Box::pin(run(EXECUTABLE, &arguments)).await.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
