@@ -96,8 +96,8 @@ async fn prepared(organization: &Organization) -> anyhow::Result<Vec<Write>> {
     Ok(writes)
 }
 
-/// A row of [`ATTEMPTS`].
-type AttemptColumns = (
+/// Token, id, source, start, outcome, status, error.
+type AttemptRow = (
     String,
     String,
     String,
@@ -106,22 +106,12 @@ type AttemptColumns = (
     Option<i32>,
     Option<String>,
 );
+/// Source, last success, last error, its class.
+type StandingRow = (String, Option<i64>, Option<i64>, Option<String>);
 
-/// A row of [`STANDINGS`].
-type StandingColumns = (String, Option<i64>, Option<i64>, Option<String>);
-
-/// What the database has.
-async fn recorded(world: &World, organization: &Organization) -> anyhow::Result<History> {
-    let (pool, name) = (&world.pool, organization.name);
+async fn log(pool: &sqlx::PgPool, name: &str) -> anyhow::Result<Vec<Position>> {
     let log: Vec<(i64, String, String, String, String, String)> =
         sqlx::query_as(LOG).bind(name).fetch_all(pool).await?;
-    let attempts: Vec<AttemptColumns> = sqlx::query_as(ATTEMPTS).bind(name).fetch_all(pool).await?;
-    let standings: Vec<StandingColumns> =
-        sqlx::query_as(STANDINGS).bind(name).fetch_all(pool).await?;
-    let managed: Vec<(String, String)> = sqlx::query_as(MANAGED_ROWS)
-        .bind(name)
-        .fetch_all(pool)
-        .await?;
     let log = log
         .into_iter()
         .map(|(sync_id, token, event, model, id, value)| Position {
@@ -131,6 +121,18 @@ async fn recorded(world: &World, organization: &Organization) -> anyhow::Result<
             row: row(&model, &id),
             value,
         });
+    Ok(log.collect())
+}
+
+/// What the database has.
+async fn recorded(world: &World, organization: &Organization) -> anyhow::Result<History> {
+    let (pool, name) = (&world.pool, organization.name);
+    let attempts: Vec<AttemptRow> = sqlx::query_as(ATTEMPTS).bind(name).fetch_all(pool).await?;
+    let standings: Vec<StandingRow> = sqlx::query_as(STANDINGS).bind(name).fetch_all(pool).await?;
+    let managed: Vec<(String, String)> = sqlx::query_as(MANAGED_ROWS)
+        .bind(name)
+        .fetch_all(pool)
+        .await?;
     let attempts = attempts.into_iter().map(
         |(token, webhook_id, source, started, outcome, status, error)| Attempt {
             token,
@@ -153,7 +155,7 @@ async fn recorded(world: &World, organization: &Organization) -> anyhow::Result<
         .into_iter()
         .map(|(id, value)| (row(MANAGED, &id), value));
     Ok(History {
-        log: log.collect(),
+        log: log(pool, name).await?,
         attempts: attempts.collect(),
         standings: standings.collect(),
         ends: ends.collect(),
