@@ -11,7 +11,7 @@ use backends::data_source::endpoint::EndpointUrl;
 use backends::data_source::exchange::Exchange;
 use backends::data_source::wire::{self, list_body, load_body};
 use backends::json::canonical;
-use backends::query::{Query, compare_rows, matches};
+use backends::query::{OrderBy, Query, compare_fields, compare_rows, matches};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -29,6 +29,9 @@ use crate::store::source_requests::{self, LastRequests, SourceEndpoint, source_e
 
 /// When a caller may ask again, if the endpoint does not say.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// The longest text that a page token carries of the page's last row, in bytes.
+const LONGEST_LAST: usize = 256;
 
 /// Asks endpoints for rows.
 #[derive(Debug)]
@@ -58,6 +61,10 @@ pub(super) struct SourcePosition {
     /// The endpoint gives no cursor: it is asked for all that it gives at once.
     #[serde(default)]
     at_once: bool,
+    /// What the row of those behind a cursor that comes last in the order asked for holds in its field,
+    /// if it was asked for and that is short: no later row comes before it.
+    #[serde(default)]
+    last: Option<Value>,
 }
 
 /// A page of rows, and the log's position from before they were asked for.
@@ -66,7 +73,8 @@ pub(super) struct SourcePage {
     pub(super) rows: Vec<String>,
     pub(super) next: Option<SourcePosition>,
     pub(super) read_at: i64,
-    /// There may be rows that the endpoint gives nobody a way to ask for.
+    /// There may be rows that the endpoint gives nobody a way to ask for, or that should have come
+    /// before.
     pub(super) incomplete: bool,
 }
 
@@ -105,9 +113,10 @@ impl SourceReader {
 
     /// A page of the rows that meet the query's conditions: the endpoint may ignore everything but
     /// the limit, so conditions and limit are applied to its answer again. Rows that come all at
-    /// once are put in order here; the order of longer lists is the endpoint's. One that fills the
-    /// limit and gives no cursor is asked again, for as many rows as it may give: what it holds
-    /// beyond them is out of reach, and the answer says so.
+    /// once are put in order here, and so is each page of longer lists; that no row of a later page
+    /// belongs before them is the endpoint's to see to, and where it does not, the answer says so.
+    /// One that fills the limit and gives no cursor is asked again, for as many rows as it may give:
+    /// what it holds beyond them is out of reach, and the answer says so.
     pub(super) async fn list(
         self: &Arc<Self>,
         asked: Asked<'_>,
@@ -124,8 +133,8 @@ impl SourceReader {
             limit = MAX_PAGE;
             (read_at, page) = self.page(asked, query, (&from, limit)).await?;
         }
-        let incomplete = is_cut_off(&page, &from, limit);
-        let (rows, next) = cut(page.rows, page.next_cursor, query, from);
+        let cut_off = is_cut_off(&page, &from, limit);
+        let (rows, next, in_order) = cut(page.rows, page.next_cursor, query, from);
         let rows = rows
             .into_iter()
             .map(|row| canonical(&Value::Object(row)))
@@ -134,7 +143,7 @@ impl SourceReader {
             rows,
             next,
             read_at,
-            incomplete,
+            incomplete: cut_off || !in_order,
         })
     }
 
@@ -300,34 +309,58 @@ fn is_cut_off(page: &ListPage, from: &SourcePosition, limit: u32) -> bool {
     only && page.rows.len() == limit as usize
 }
 
-/// Cuts one page out of what the endpoint answered, and says where the next one begins.
+/// Cuts one page out of what the endpoint answered, says where the next one begins, and whether all
+/// rows that were seen came in the order asked for.
 fn cut(
     mut rows: Vec<Map<String, Value>>,
     next_cursor: Option<String>,
     query: &Query,
     from: SourcePosition,
-) -> (Vec<Map<String, Value>>, Option<SourcePosition>) {
+) -> (Vec<Map<String, Value>>, Option<SourcePosition>, bool) {
     rows.retain(|row| {
         query
             .conditions
             .iter()
             .all(|condition| matches(row, condition))
     });
-    if from.cursor.is_none() && next_cursor.is_none() {
-        rows.sort_by(|a, b| compare_rows(query.order.as_ref(), a, b));
+    let order = query.order.as_ref();
+    let in_parts = from.cursor.is_some() || next_cursor.is_some();
+    let mut in_order = true;
+    if !in_parts {
+        rows.sort_by(|a, b| compare_rows(order, a, b));
+    } else if let Some(order) = order {
+        in_order =
+            rows.is_sorted_by(|a, b| compare_fields(order, held(a, order), held(b, order)).is_le());
     }
     let end = from.answered.saturating_add(query.limit);
     let more = rows.len() > end as usize;
-    let page = rows
+    let mut page: Vec<_> = rows
         .into_iter()
         .skip(from.answered as usize)
         .take(query.limit as usize)
         .collect();
+    let mut last = from.last;
+    if let Some(order) = order.filter(|_| in_parts) {
+        // After the cut, so that none is lost or told twice when the next part is longer.
+        page.sort_by(|a, b| compare_rows(Some(order), a, b));
+        let ends = [page.first(), page.last()].map(|row| row.map(|row| held(row, order)));
+        let before = |row: &Value| {
+            let last = last.as_ref();
+            last.is_some_and(|last| compare_fields(order, row, last).is_lt())
+        };
+        in_order &= !ends[0].is_some_and(before);
+        let further = ends[1].filter(|end| !before(end));
+        last = further
+            .map_or(last, |end| Some(end.clone()))
+            .filter(|last| last.as_str().is_none_or(|text| text.len() <= LONGEST_LAST))
+            .filter(|last| !last.is_array() && !last.is_object());
+    }
     let next = if more {
         Some(SourcePosition {
             cursor: from.cursor,
             answered: end,
             at_once: from.at_once,
+            last,
         })
     } else {
         // The cursor that was sent, come back, would go round in circles.
@@ -335,8 +368,13 @@ fn cut(
             .filter(|next| from.cursor.as_ref() != Some(next))
             .map(|next| SourcePosition {
                 cursor: Some(next),
+                last,
                 ..SourcePosition::default()
             })
     };
-    (page, next)
+    (page, next, in_order)
+}
+
+fn held<'a>(row: &'a Map<String, Value>, order: &OrderBy) -> &'a Value {
+    row.get(&order.field).unwrap_or(&Value::Null)
 }
