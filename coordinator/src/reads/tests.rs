@@ -347,6 +347,18 @@ async fn a_source_that_fails_is_named_and_put_on_record() {
             Class::Precondition,
             "source_misconfigured",
         ),
+        (
+            403,
+            json!({"error": "not_your_region"}),
+            Class::Precondition,
+            "source_refused",
+        ),
+        (
+            403,
+            json!({"error": "source_forbidden"}),
+            Class::Precondition,
+            "source_misconfigured",
+        ),
         (410, json!({}), Class::Precondition, "source_misconfigured"),
     ];
     for (status, body, class, reason) in cases {
@@ -470,18 +482,6 @@ async fn an_endpoints_own_cursor_is_followed_until_it_stands_still() {
     assert_eq!(house.endpoint.last_question()["query"]["cursor"], "x");
 }
 
-#[tokio::test]
-async fn a_caller_that_goes_away_leaves_the_record_true() {
-    let house = House::open().await;
-    house.endpoint.gate.forget_permits(1_000);
-    tokio::select! {
-        _ = house.load("contacts", "c1") => panic!("the endpoint has not answered"),
-        () = house.endpoint.arrived.notified() => {}
-    }
-    house.endpoint.gate.add_permits(1);
-    let recorded = async {
-        while house.record("load").await.is_none() {
-            tokio::task::yield_now().await;
 /// Rows 0 to 9 of an endpoint that honours limit and cursor, and gives them in this order.
 fn by_cursor(numbers: [i32; 10]) -> impl Fn(&Value) -> Value {
     move |question| {
@@ -554,6 +554,18 @@ async fn an_empty_cursor_is_none() {
     assert_eq!(house.pages(list("contacts", 2)).await, [["c1"]]);
 }
 
+#[tokio::test]
+async fn a_caller_that_goes_away_leaves_the_record_true() {
+    let house = House::open().await;
+    house.endpoint.gate.forget_permits(1_000);
+    tokio::select! {
+        _ = house.load("contacts", "c1") => panic!("the endpoint has not answered"),
+        () = house.endpoint.arrived.notified() => {}
+    }
+    house.endpoint.gate.add_permits(1);
+    let recorded = async {
+        while house.record("load").await.is_none() {
+            tokio::task::yield_now().await;
         }
     };
     tokio::time::timeout(std::time::Duration::from_secs(20), recorded)

@@ -315,7 +315,16 @@ fn a_read_answers_or_says_what_to_do() {
         ),
         (200, "{}", Unavailable, "response_invalid"),
         (302, "", Misconfigured, "redirect_refused"),
-        (400, r#"{"error":"x"}"#, Misconfigured, "http_status"),
+        (400, r#"{"error":"x"}"#, Refused, "http_status"),
+        (403, r#"{"error":"x","n":1e400}"#, Refused, "http_status"),
+        (
+            403,
+            r#"{"error":"source_forbidden"}"#,
+            Misconfigured,
+            "http_status",
+        ),
+        (403, "", Misconfigured, "http_status"),
+        (401, r#"{"error":"x"}"#, Misconfigured, "http_status"),
         (
             400,
             r#"{"error":"x","retryable":true}"#,
