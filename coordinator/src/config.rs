@@ -33,6 +33,8 @@ pub struct Config {
     pub times: Times,
     /// Where Data Sources may live.
     pub egress: Egress,
+    /// How many are let in at a time.
+    pub calls: Calls,
     /// How much is delivered at a time.
     pub delivery: Delivery,
     /// How many may follow logs.
@@ -96,6 +98,15 @@ pub struct Egress {
     pub allowed_subnets: Vec<IpNet>,
     /// Ports that may be used.
     pub allowed_ports: Vec<u16>,
+}
+
+/// How many calls one node lets in at a time.
+#[derive(Clone, Copy, Debug)]
+pub struct Calls {
+    /// Of all organizations.
+    pub in_flight: usize,
+    /// Of each.
+    pub per_organization: usize,
 }
 
 /// How much one node delivers at a time.
@@ -170,6 +181,7 @@ impl Config {
         let credentials = parts::credentials(&mut reading, settings);
         let times = parts::times(&mut reading, settings);
         let egress = parts::egress(&mut reading, settings);
+        let calls = parts::calls(&mut reading, settings);
         let delivery = parts::delivery(&mut reading, settings);
         let streams = parts::streams(&mut reading, settings);
         let retention = parts::retention(&mut reading, settings);
@@ -181,6 +193,7 @@ impl Config {
                 credentials: credentials?,
                 times: times?,
                 egress: egress?,
+                calls: calls?,
                 delivery: delivery?,
                 streams: streams?,
                 retention: retention?,

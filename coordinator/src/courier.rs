@@ -32,8 +32,8 @@ use std::time::Duration;
 use backends::data_source::client::EndpointClient;
 use backends::data_source::clock::{Clock, SystemClock};
 use futures_util::{FutureExt, StreamExt};
-use tokio::sync::Notify;
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, MissedTickBehavior, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
@@ -113,6 +113,8 @@ struct Shared {
     look: Notify,
     /// The lease was renewed.
     leased: Notify,
+    /// The lease is over, since the database was not reached for so long.
+    lapsed: watch::Sender<bool>,
     running: Mutex<HashMap<(OrganizationId, String), Seen>>,
 }
 
@@ -133,6 +135,7 @@ impl Couriers {
             lease,
             look: Notify::new(),
             leased: Notify::new(),
+            lapsed: watch::Sender::new(false),
             running: Mutex::default(),
         };
         Self {
@@ -143,6 +146,11 @@ impl Couriers {
     /// A source may be unclaimed: claims it soon.
     pub fn look(&self) {
         self.shared.look.notify_one();
+    }
+
+    /// Whether the node's lease is over because the database was not reached, now and from now on.
+    pub fn lapsed(&self) -> watch::Receiver<bool> {
+        self.shared.lapsed.subscribe()
     }
 
     /// Renews the node's lease and runs a courier for every source that it can claim, until `stop`.
@@ -173,15 +181,20 @@ impl Shared {
             ticks.tick().await;
             let asked = SystemClock.now();
             let store = &self.tools.store;
-            match store.renew_node(self.node, self.lease.length).await {
+            let renewal = store.renew_node(self.node, self.lease.length);
+            let silent = |_| Err(Error::Unavailable(sqlx::Error::PoolTimedOut));
+            let renewal = timeout(self.lease.length, renewal).await;
+            match renewal.unwrap_or_else(silent) {
                 Ok(told) => {
                     renewed = Instant::now();
                     crash_point!("lease.renewed");
+                    self.lapsed.send_if_modified(std::mem::take);
                     self.leased.notify_one();
                     clocks.compare(told, (asked, SystemClock.now()));
                 }
                 Err(error) if renewed.elapsed() > self.lease.length => {
                     tracing::warn!(%error, "the node's lease is over: its couriers stop");
+                    self.lapsed.send_replace(true);
                     self.stop_all();
                 }
                 Err(error) => tracing::warn!(%error, "the node's lease was not renewed"),

@@ -267,7 +267,8 @@ impl Shared {
         }
         let begun = Instant::now();
         crash_point!("append", named(commands));
-        if broken::is(Control::AcknowledgeEarly) {
+        let accepts = matches!(commands, [Command::Accept(_), ..]);
+        if accepts && broken::is(Control::AcknowledgeEarly) {
             return Ok(Some(self.append_later(
                 organization,
                 round,

@@ -23,8 +23,13 @@ use cache::Cache;
 pub(crate) use master::keyed;
 pub use master::{MasterKeyFault, MasterKeys};
 
-/// How long a looked-up key is believed: a revoked key is refused everywhere within 5 s.
-const BELIEF: Duration = Duration::from_secs(4);
+/// How long a looked-up key is believed.
+pub(crate) const BELIEF: Duration = Duration::from_secs(4);
+
+/// A revoked key is refused everywhere within this time.
+pub(crate) const REVOKED_WITHIN: Duration = Duration::from_secs(5);
+
+const _: () = assert!(BELIEF.as_millis() < REVOKED_WITHIN.as_millis());
 
 /// How many keys, and how many organizations' signing keys, are remembered.
 const REMEMBERED: usize = 10_000;

@@ -146,14 +146,23 @@ where
 {
     #[expect(
         clippy::disallowed_methods,
-        reason = "ends by itself: statements have a timeout"
+        reason = "ends by itself: it has a timeout"
     )]
-    let task = tokio::spawn(work(pool.clone()));
+    let task = tokio::spawn(in_time(work(pool.clone())));
     match task.await {
         Ok(outcome) => outcome.map_err(|error| told_apart(pool, error)),
         Err(failure) if failure.is_panic() => std::panic::resume_unwind(failure.into_panic()),
         Err(_) => Err(Error::Unavailable(sqlx::Error::WorkerCrashed)),
     }
+}
+
+/// Gives up on a database that is silent though its connection stands: a statement that is alive ends
+/// by its own timeout before. The connection is closed when it is released.
+pub(crate) async fn in_time<T>(work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    let silent = |_| Err(Error::Unavailable(sqlx::Error::PoolTimedOut));
+    tokio::time::timeout(SILENCE, work)
+        .await
+        .unwrap_or_else(silent)
 }
 
 /// A pool that had room and still gave no connection in time could not reach the database: that is
@@ -171,6 +180,23 @@ fn told_apart(pool: &PgPool, error: Error) -> Error {
 /// its user, who is told that the database is away, and tries again.
 const TRIED: Duration = Duration::from_secs(1);
 
+/// How long a connection may be silent: a database, or the way to it, can vanish without a word, and
+/// the connection then stands for hours. More than a statement and its connection may take.
+const SILENCE: Duration = Duration::from_secs(8);
+
+/// How long a connection may take to answer when it is tried or rolled back.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(2);
+
+/// The same for one statement that takes no time.
+async fn sign_of_life<T>(
+    answer: impl Future<Output = Result<T, sqlx::Error>>,
+) -> Result<T, sqlx::Error> {
+    let silent = |_| Err(sqlx::Error::PoolTimedOut);
+    tokio::time::timeout(SIGN_OF_LIFE, answer)
+        .await
+        .unwrap_or_else(silent)
+}
+
 /// A pool that heals what a dropped future may have left behind: sqlx 0.9.0 can return a connection
 /// inside a transaction that a dropped `begin` left open, so each release rolls back.
 fn pool(options: PgConnectOptions, size: u32) -> PgPool {
@@ -181,7 +207,7 @@ fn pool(options: PgConnectOptions, size: u32) -> PgPool {
         .before_acquire(|connection, released| {
             Box::pin(async move {
                 if released.idle_for > TRIED {
-                    connection.ping().await?;
+                    sign_of_life(connection.ping()).await?;
                 }
                 Ok(true)
             })
@@ -189,7 +215,7 @@ fn pool(options: PgConnectOptions, size: u32) -> PgPool {
         .after_release(|connection, _| {
             Box::pin(async move {
                 if !broken::is(Control::RequestFuture) {
-                    connection.execute("ROLLBACK").await?;
+                    sign_of_life(connection.execute("ROLLBACK")).await?;
                 }
                 Ok(true)
             })

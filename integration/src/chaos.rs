@@ -49,7 +49,7 @@ pub struct Arguments {
     #[arg(long, default_value_t = 120, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub rate: u64,
 
-    /// Writes the history as JSON and draws it into this folder.
+    /// Writes the history as JSON, the nodes' logs and a chart into this folder.
     #[arg(long, value_name = "DIR")]
     pub plot: Option<PathBuf>,
 
@@ -119,12 +119,16 @@ pub async fn run(executable: &str, arguments: &Arguments) -> anyhow::Result<Repo
     let mut writes = joined(clients).await;
     let events = joined(outside).await;
     let resident = world.resident().await;
-    let stuck = rest::resolve(&world, &mut writes).await;
+    let stuck = rest::resolve(&world, &mut writes, &events).await;
     let readers = subscriber::finish(&world, subscribers).await;
     let histories = gather::histories(&world, writes, events, readers, (resident, stuck)).await?;
     let report = Report::of(&world, histories, seed);
     if let Some(folder) = &arguments.plot {
         report.write(folder)?;
+        for (number, node) in world.nodes.iter().enumerate() {
+            let log = folder.join(format!("node-{number}.log"));
+            std::fs::write(log, node.lock().await.log())?;
+        }
     }
     Ok(report)
 }

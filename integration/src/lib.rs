@@ -7,6 +7,7 @@ pub mod chaos;
 pub mod customer;
 pub mod demo;
 pub mod endpoint;
+pub mod fuzz;
 pub mod history;
 pub mod log_check;
 pub mod node;

@@ -23,14 +23,16 @@ use super::edge::{Passage, Turnstile};
 use super::encode;
 use super::status::{message, reasoned, status};
 use crate::domain::Caller;
-use crate::keys::KeyRing;
+use crate::keys::{BELIEF, KeyRing, REVOKED_WITHIN};
 use crate::refusal::{Class, Refusal};
 
 /// Commits of one stream in flight at once; the next message is read when one was answered.
 const IN_FLIGHT: usize = 256;
 
-/// How often the key of a stream is looked at. With what the key ring believes, less than 5 s.
+/// How often the key of a stream is looked at.
 const KEY_LOOK: Duration = Duration::from_millis(500);
+
+const _: () = assert!(BELIEF.as_millis() + KEY_LOOK.as_millis() < REVOKED_WITHIN.as_millis());
 
 /// The oldest that a stream becomes, as a connection does.
 const OLDEST: Duration = Duration::from_mins(30);

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use proto::v1;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic::transport::ServerTlsConfig;
@@ -67,6 +68,8 @@ pub struct Limits {
     pub connections_per_address: usize,
     /// How long a new connection may take to begin to speak.
     pub preface: Duration,
+    /// How long a connection may be silent later; more than a live one needs to answer a ping.
+    pub silence: Duration,
     /// After this a connection takes no new calls and ends with its last one, so that clients spread
     /// over new nodes.
     pub connection_age: Duration,
@@ -81,6 +84,7 @@ impl Default for Limits {
             streams_per_organization: 4_096,
             connections_per_address: 1_024,
             preface: Duration::from_secs(5),
+            silence: Duration::from_mins(1),
             connection_age: Duration::from_mins(30),
         }
     }
@@ -155,7 +159,8 @@ impl Server {
         };
         let api =
             Box::pin(self.serve_on(listeners.api, with_reflection(api), edge.clone(), stop()));
-        tokio::try_join!(api, admin, tell_health(reporter, shutdown.clone()))?;
+        let lapsed = self.rooms.service.couriers.lapsed();
+        tokio::try_join!(api, admin, tell_health(reporter, lapsed, shutdown.clone()))?;
         Ok(())
     }
 
@@ -180,7 +185,7 @@ impl Server {
         let connections = connection::accepted(
             listener,
             self.limits.connections_per_address,
-            self.limits.preface,
+            (self.limits.preface, self.limits.silence),
         );
         let server = builder.layer(edge).add_routes(routes);
         server.serve_with_incoming_shutdown(connections, stop).await
@@ -238,13 +243,27 @@ async fn report(reporter: &HealthReporter, status: ServingStatus) {
     }
 }
 
-/// Says `NOT_SERVING` once draining begins, and lets go of those who watch once the server stops: a
-/// watcher would keep its connection open for ever.
+/// Says `NOT_SERVING` while the node's lease has lapsed, since the database cannot be reached, and
+/// once draining begins; lets go of those who watch once the server stops: a watcher would keep its
+/// connection open for ever.
 async fn tell_health(
     mut reporter: HealthReporter,
+    mut lapsed: watch::Receiver<bool>,
     shutdown: Shutdown,
 ) -> Result<(), tonic::transport::Error> {
+    let follow = async {
+        while lapsed.changed().await.is_ok() {
+            let status = if *lapsed.borrow_and_update() {
+                ServingStatus::NotServing
+            } else {
+                ServingStatus::Serving
+            };
+            report(&reporter, status).await;
+        }
+        std::future::pending::<()>().await;
+    };
     tokio::select! {
+        () = follow => {}
         () = shutdown.draining.cancelled() => {}
         () = shutdown.stop.cancelled() => {}
     }

@@ -165,6 +165,8 @@ pub(super) fn serve(
     let limits = Limits {
         streams: config.streams.all,
         streams_per_organization: config.streams.each,
+        calls: config.calls.in_flight,
+        calls_per_organization: config.calls.per_organization,
         ..Limits::default()
     };
     let server = Server::new(rooms, limits, tls);

@@ -10,7 +10,7 @@ use super::reading::{self, Reading};
 use super::secret::Secret;
 use super::settings::Settings;
 use super::{
-    Credentials, Database, Delivery, Egress, Listener, LogFormat, Retention, Streams,
+    Calls, Credentials, Database, Delivery, Egress, Listener, LogFormat, Retention, Streams,
     TelemetryConfig, Times,
 };
 use crate::keys::MasterKeys;
@@ -166,6 +166,19 @@ pub(super) fn streams(reading: &mut Reading, settings: &Settings) -> Option<Stre
     Some(Streams {
         all: all?.into(),
         each: each?.into(),
+    })
+}
+
+pub(super) fn calls(reading: &mut Reading, settings: &Settings) -> Option<Calls> {
+    let all = reading.number("calls-in-flight", &settings.calls_in_flight, 1..=65_535);
+    let each = reading.number(
+        "calls-in-flight-per-organization",
+        &settings.calls_in_flight_per_organization,
+        1..=65_535,
+    );
+    Some(Calls {
+        in_flight: all?.into(),
+        per_organization: each?.into(),
     })
 }
 

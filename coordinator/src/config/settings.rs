@@ -170,6 +170,24 @@ pub struct Settings {
     )]
     pub streams_per_organization: String,
 
+    /// Calls that one node has in hand at most; more are refused as `overloaded`.
+    #[arg(
+        long,
+        env = "COORDINATOR_CALLS_IN_FLIGHT",
+        default_value = "8192",
+        value_name = "N"
+    )]
+    pub calls_in_flight: String,
+
+    /// How many of them one organization may have.
+    #[arg(
+        long,
+        env = "COORDINATOR_CALLS_IN_FLIGHT_PER_ORGANIZATION",
+        default_value = "4096",
+        value_name = "N"
+    )]
+    pub calls_in_flight_per_organization: String,
+
     /// Days that the log of changes is kept.
     #[arg(
         long,

@@ -246,7 +246,7 @@ impl Attempt {
     fn settle_later(self, settle: Settle) -> End {
         let (tasks, revision) = (self.tools.tasks.clone(), self.revision);
         tasks.spawn(async move {
-            tokio::time::sleep(SETTLE_AGAIN.mul_f64(settle.jitter)).await;
+            tokio::time::sleep(SETTLE_AGAIN.mul_f64(8.0 * settle.jitter)).await;
             self.settle(settle).await;
         });
         End::NotStarted(NotStartable::Finished, revision)

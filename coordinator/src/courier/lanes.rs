@@ -48,7 +48,11 @@ impl Lanes {
                 continue;
             };
             let was_first = queue.front() == Some(&sequence);
-            queue.retain(|one| *one != sequence);
+            if was_first {
+                queue.pop_front();
+            } else {
+                queue.retain(|one| *one != sequence);
+            }
             match queue.front().copied() {
                 Some(next) if was_first => runnable.extend(self.unblock(next)),
                 Some(_) => {}

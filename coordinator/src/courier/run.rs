@@ -201,7 +201,7 @@ impl Courier {
                     continue;
                 }
             }
-            self.stands(&read);
+            self.see(&read);
             for entry in &read.entries {
                 let until = entry.open_until;
                 if let Some(until) = until.filter(|_| !self.window.is_out(entry.sequence)) {
@@ -227,8 +227,8 @@ impl Courier {
         }
     }
 
-    /// Takes over how the source stands.
-    fn stands(&mut self, read: &inbox::Window) {
+    /// Takes in how the source stands.
+    fn see(&mut self, read: &inbox::Window) {
         self.standing.state = read.state;
         if read.state == SourceState::Failing {
             self.standing.ramp = 1;

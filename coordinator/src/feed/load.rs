@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use backends::data_source::classify::{ReadFault, ReadFaultKind, load_outcome};
-use backends::data_source::wire::{self, Row, events_body, load_body};
+use backends::data_source::wire::{self, Row, load_body};
 use backends::operation::{Change, OperationKind, RowKey};
 use futures_util::StreamExt;
 use serde_json::Value;
@@ -20,8 +20,7 @@ use crate::store::source_requests::LastRequests;
 /// Loads of rows in flight.
 const LOADS: usize = 8;
 
-/// Times in a row that rows cannot be loaded, after which events are taken at their word, if the
-/// endpoint answers otherwise: one that is away can wait.
+/// Times in a row that rows cannot be loaded, after which events are taken at their word.
 const LOAD_TRIES: u32 = 3;
 
 impl FeedReader {
@@ -45,15 +44,14 @@ impl FeedReader {
         Ok(loaded)
     }
 
-    /// Gives the last event of each row what the source holds now.
+    /// Gives the last event of each row what the source holds now; every one if they are read again,
+    /// lest a row goes back to what it was.
     pub(super) async fn load_rows(
         &mut self,
         events: &mut [ExternalEvent],
+        again: bool,
         schema: Option<&Schema>,
     ) -> Result<(), Trouble> {
-        if self.unloaded >= LOAD_TRIES && !self.answers().await? {
-            return Err(Trouble::Endpoint(None));
-        }
         let mut last: HashMap<RowKey, usize> = HashMap::new();
         for (place, event) in events.iter().enumerate() {
             if let Ok(change) = &event.change {
@@ -80,7 +78,7 @@ impl FeedReader {
                             .is_ok_and(|change| row_of(change) == row)
                     };
                     for (at, event) in events.iter_mut().enumerate() {
-                        if at == place || (event.bare && of_it(event)) {
+                        if at == place || ((again || event.bare) && of_it(event)) {
                             self.supply(event, &row, found.clone(), schema);
                         }
                     }
@@ -123,14 +121,6 @@ impl FeedReader {
             "a row could not be read again: the log may not end on what the source holds of it"
         );
         self.tools.metrics.feed_alarm("row_unread");
-    }
-
-    /// Whether the endpoint answers at all: here, a request for events, whatever it says to that.
-    async fn answers(&self) -> Result<bool, Trouble> {
-        let newest = self.feed.as_ref().and_then(|feed| feed.trail.newest());
-        let body = events_body(newest, 1, &self.scope());
-        let exchange = self.ask(wire::RequestKind::Events, body).await?;
-        Ok(exchange.status.is_some_and(|status| status < 500))
     }
 
     /// The event's row is this one now; none when it is gone.
@@ -182,6 +172,7 @@ impl FeedReader {
         let terms = Terms {
             schema_version: schema.as_ref().map_or(0, |schema| schema.version),
             behind: false,
+            again: false,
             floor: 0,
             step: Step::Stay,
             caught_up: false,

@@ -60,6 +60,8 @@ impl Raw {
 pub(super) struct Terms {
     pub(super) schema_version: i32,
     pub(super) behind: bool,
+    /// Some of the events were taken in before: a new one may be older than they are.
+    pub(super) again: bool,
     pub(super) floor: i64,
     pub(super) step: Step,
     pub(super) caught_up: bool,
@@ -76,6 +78,7 @@ impl FeedReader {
             let terms = Terms {
                 schema_version: 0,
                 behind: batch.behind,
+                again: batch.behind,
                 floor: batch.floor,
                 step: if last { batch.step.clone() } else { Step::Stay },
                 caught_up: batch.caught_up && last,
@@ -92,6 +95,8 @@ impl FeedReader {
         for _ in 0..JUDGED_ANEW {
             terms.schema_version = schema.as_ref().map_or(0, |schema| schema.version);
             let events = self.judged(raws, schema.as_deref()).await?;
+            let mut ids = events.iter().filter_map(|event| event.id.as_ref());
+            terms.again |= ids.any(|id| self.recent.knows(id));
             match self.events(events, &terms, schema.as_deref()).await? {
                 Ok(new) => return Ok(new),
                 Err(Anew::Moved) => {}
@@ -227,7 +232,7 @@ impl FeedReader {
                 .filter(|(place, _)| unclear.contains(place))
                 .map(|(_, event)| event)
                 .collect();
-            self.load_rows(&mut events, schema).await?;
+            self.load_rows(&mut events, terms.again, schema).await?;
         }
     }
 
@@ -240,8 +245,7 @@ impl FeedReader {
         for event in &mut events {
             let swept = |id: &String| self.swept.knows(id);
             event.again = terms.behind || event.id.as_ref().is_some_and(swept);
-            // What the sweep finds may be older than an event that was taken in already.
-            if let (Ok(change), false) = (&event.change, terms.behind) {
+            if let (Ok(change), false) = (&event.change, terms.again) {
                 event.known = self.history.own(&row_of(change));
             }
         }

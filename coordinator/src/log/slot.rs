@@ -19,7 +19,7 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::keys::{KeyRing, unauthenticated};
+use crate::keys::{BELIEF, KeyRing, REVOKED_WITHIN, unauthenticated};
 use crate::refusal::{Class, Refusal};
 use crate::telemetry::metrics::Metrics;
 
@@ -34,6 +34,8 @@ const SPREAD: Duration = Duration::from_mins(12);
 
 /// How often the node looks at its streams.
 const LOOK: Duration = Duration::from_millis(500);
+
+const _: () = assert!(BELIEF.as_millis() + LOOK.as_millis() < REVOKED_WITHIN.as_millis());
 
 /// Keys that are looked up at once.
 const KEYS_AT_ONCE: usize = 4;

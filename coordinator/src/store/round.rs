@@ -4,7 +4,7 @@ use sqlx::pool::PoolConnection;
 use sqlx::postgres::PgPool;
 use sqlx::{Postgres, Transaction};
 
-use super::{Error, Store, append, read, told_apart};
+use super::{Error, Store, append, in_time, read, told_apart};
 use crate::decide::{Append, State, Touched};
 use crate::domain::OrganizationId;
 
@@ -30,12 +30,15 @@ impl Store {
     /// A round that waits for its turn and is not overtaken. Call it from a task that is not dropped.
     pub async fn locked_round(&self, organization: &OrganizationId) -> Result<Round, Error> {
         let apart = |error: sqlx::Error| told_apart(&self.ledger, error.into());
-        let mut transaction = self.ledger.begin().await.map_err(apart)?;
-        sqlx::query(include_str!("sql/lock_head.sql"))
-            .bind(organization.as_str())
-            .execute(&mut *transaction)
-            .await?;
-        Ok(Round::Locked(self.ledger.clone(), Box::new(transaction)))
+        in_time(async {
+            let mut transaction = self.ledger.begin().await.map_err(apart)?;
+            sqlx::query(include_str!("sql/lock_head.sql"))
+                .bind(organization.as_str())
+                .execute(&mut *transaction)
+                .await?;
+            Ok(Round::Locked(self.ledger.clone(), Box::new(transaction)))
+        })
+        .await
     }
 }
 
@@ -48,11 +51,11 @@ impl Round {
     ) -> Result<Option<State>, Error> {
         let (pool, read) = match self {
             Self::Optimistic(pool, connection) => {
-                let found = read::read(connection, organization, touched).await;
+                let found = in_time(read::read(connection, organization, touched)).await;
                 (&*pool, found)
             }
             Self::Locked(pool, transaction) => {
-                let found = read::read(transaction, organization, touched).await;
+                let found = in_time(read::read(transaction, organization, touched)).await;
                 (&*pool, found)
             }
         };
@@ -68,16 +71,22 @@ impl Round {
         written: &Append,
     ) -> Result<bool, Error> {
         match self {
-            Self::Optimistic(pool, mut connection) => {
-                append::append(&mut *connection, organization, state, written)
-                    .await
-                    .map_err(|error| told_apart(&pool, error))
-            }
+            Self::Optimistic(pool, mut connection) => in_time(append::append(
+                &mut *connection,
+                organization,
+                state,
+                written,
+            ))
+            .await
+            .map_err(|error| told_apart(&pool, error)),
             Self::Locked(_, mut transaction) => {
-                let moved =
-                    append::append(&mut **transaction, organization, state, written).await?;
-                transaction.commit().await?;
-                Ok(moved)
+                in_time(async {
+                    let moved =
+                        append::append(&mut **transaction, organization, state, written).await?;
+                    transaction.commit().await?;
+                    Ok(moved)
+                })
+                .await
             }
         }
     }

@@ -78,6 +78,11 @@ impl TestNode {
         self.launch().await
     }
 
+    /// Starts it without anything special in its environment from now on.
+    pub fn disarm(&mut self) {
+        self.environment.clear();
+    }
+
     /// Where it serves.
     pub fn address(&self) -> &str {
         &self.address

@@ -30,7 +30,7 @@ pub struct Source {
     pub url: String,
     /// Pauses between attempts.
     pub retry_delays: Vec<Duration>,
-    /// At least a second.
+    /// A second to thirty.
     pub request_timeout: Duration,
     /// Requests in flight.
     pub max_in_flight: u32,
@@ -43,12 +43,13 @@ pub struct Source {
 }
 
 impl Source {
-    /// A source that retries soon and often.
+    /// A source that retries soon and often. Its requests have so long that none ends because the
+    /// machine is busy; who waits for the end of one sets how soon that comes.
     pub fn at(endpoint: &Endpoint) -> Self {
         Self {
             url: endpoint.url(),
             retry_delays: RETRY_DELAYS.to_vec(),
-            request_timeout: Duration::from_secs(1),
+            request_timeout: Duration::from_secs(20),
             max_in_flight: 16,
             feed_lag: Duration::from_mins(1),
             max_per_second: 0,

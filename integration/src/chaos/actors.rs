@@ -16,7 +16,7 @@ use crate::endpoint::{Answer, Arrival, Gate, Reply, Row};
 use crate::history::{self, Event};
 
 /// A copy that was given up on is executed so long after it arrived.
-const LATE: Duration = Duration::from_millis(2_500);
+const LATE: Duration = Duration::from_millis(3_500);
 
 /// Makes an endpoint answer as its model's name says.
 pub(super) fn play(sink: &Sink, seed: u64) {

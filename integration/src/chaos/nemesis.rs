@@ -1,5 +1,6 @@
 //! Does harm under a seed: one fault every few seconds, up to three at a time.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use tokio::time::{Instant, sleep};
 
 use super::actors;
 use super::proxy::{Mode, Proxy};
-use super::world::{NODES, World};
+use super::world::{LEASE, NODES, World};
 use crate::app::Tenant;
 
 /// Faults at a time, at most.
@@ -275,24 +276,33 @@ async fn operate(world: Arc<World>) {
     }
 }
 
-/// Takes note when a source changes hands.
+/// Takes note, when a source changes hands, how long before its last owner had renewed its lease.
 async fn watch(world: Arc<World>) {
-    let mut before: i64 = 0;
+    let mut before: HashMap<String, Owner> = HashMap::new();
     loop {
         sleep(Duration::from_millis(50)).await;
-        let epochs: Result<i64, _> =
-            sqlx::query_scalar("SELECT coalesce(sum(epoch), 0)::bigint FROM data_sources")
-                .fetch_one(&world.pool)
-                .await;
-        if let Ok(epochs) = epochs
-            && epochs != before
-        {
-            before = epochs;
-            let mut takeovers = world
-                .takeovers
-                .lock()
-                .unwrap_or_else(std::sync::PoisonError::into_inner);
-            takeovers.push(world.moment());
+        let owners: Result<Vec<(String, i64, f64, f64)>, _> =
+            sqlx::query_as(OWNERS).fetch_all(&world.pool).await;
+        for (source, epoch, now, expires) in owners.unwrap_or_default() {
+            let owner = Owner { epoch, expires };
+            let last = before.insert(source, owner);
+            // Whoever gave it up in good order still had a lease.
+            if let Some(last) = last.filter(|it| it.epoch < epoch && it.expires < now) {
+                world.taken_over(now - last.expires + LEASE.as_secs_f64());
+            }
         }
     }
 }
+
+/// Who owns a source.
+struct Owner {
+    epoch: i64,
+    /// When its lease ends, by the clock of the database.
+    expires: f64,
+}
+
+/// No lease: one that goes on for ever, since nobody has to wait for its end.
+const OWNERS: &str = "
+SELECT org_id || '/' || source_id, epoch, extract(epoch FROM clock_timestamp())::float8,
+       coalesce(extract(epoch FROM nodes.expires_at)::float8, 'infinity')
+FROM data_sources LEFT JOIN nodes ON nodes.node_id = data_sources.owner";

@@ -4,12 +4,10 @@ use std::collections::BTreeMap;
 use std::fmt::{self, Write};
 use std::fs;
 use std::path::Path;
-use std::sync::PoisonError;
 
 use super::world::World;
 use crate::history::{Fault, History, Rule};
 
-/// A takeover that comes later after a kill is somebody else's.
 const SECOND: u64 = 1_000_000_000;
 const WIDTH: f64 = 960.0;
 const HEIGHT: f64 = 240.0;
@@ -21,19 +19,18 @@ pub struct Report {
     histories: Vec<History>,
     violations: Vec<Fault>,
     harm: Vec<(u64, &'static str)>,
-    takeovers: Vec<u64>,
+    takeovers: Vec<f64>,
 }
 
 impl Report {
     /// Judges the histories.
     pub(super) fn of(world: &World, histories: Vec<History>, seed: u64) -> Self {
-        let takeovers = world.takeovers.lock();
         Self {
             seed,
             violations: histories.iter().flat_map(History::faults).collect(),
             histories,
             harm: world.faults(),
-            takeovers: takeovers.unwrap_or_else(PoisonError::into_inner).clone(),
+            takeovers: world.takeovers(),
         }
     }
 
@@ -77,14 +74,14 @@ impl Report {
         moments
     }
 
-    /// How long after each fault of these kinds the first of these moments came.
-    fn after(&self, kinds: &[&str], moments: &[u64]) -> Vec<u64> {
+    /// How many seconds after each fault of these kinds somebody was told that a commit is taken.
+    #[expect(clippy::cast_precision_loss, reason = "it is shown with two digits")]
+    fn back_after(&self, kinds: &[&str]) -> Vec<f64> {
+        let moments = self.acknowledged();
         let faults = self.harm.iter().filter(|(_, kind)| kinds.contains(kind));
         let next = |at: u64| moments[moments.partition_point(|it| *it <= at)..].first();
         let spans = faults.filter_map(|(at, _)| next(*at).map(|next| next - at));
-        let mut spans: Vec<_> = spans.filter(|it| *it < 20 * SECOND).collect();
-        spans.sort_unstable();
-        spans
+        spans.map(|it| it as f64 / SECOND as f64).collect()
     }
 
     #[expect(clippy::cast_precision_loss, reason = "a chart is drawn in pixels")]
@@ -176,13 +173,9 @@ impl fmt::Display for Report {
         for (kind, times) in kinds {
             line(&format!("  {kind}"), times.to_string())?;
         }
-        let taken = self.after(&["node killed", "node frozen"], &self.takeovers);
-        line("kill or freeze to takeover", spans(&taken))?;
-        let back = self.after(
-            &["Postgres stopped", "backend killed"],
-            &self.acknowledged(),
-        );
-        line("Postgres fault to next ack", spans(&back))?;
+        line("last renewal to takeover", spans(self.takeovers.clone()))?;
+        let back = self.back_after(&["Postgres stopped", "backend killed"]);
+        line("Postgres fault to next ack", spans(back))?;
         for rule in Rule::ALL {
             let times = self.violations.iter().filter(|it| it.rule == rule).count();
             line(&format!("violations of {rule}"), times.to_string())?;
@@ -198,18 +191,12 @@ impl fmt::Display for Report {
 }
 
 /// Half of them, nearly all, and all are within so many seconds.
-#[expect(clippy::cast_precision_loss, reason = "it is shown with two digits")]
-fn spans(sorted: &[u64]) -> String {
-    let Some(last) = sorted.last() else {
+fn spans(mut spans: Vec<f64>) -> String {
+    spans.sort_by(f64::total_cmp);
+    let Some(most) = spans.last() else {
         return "none".to_owned();
     };
-    let at = |share: usize| sorted[(sorted.len() - 1) * share / 100];
-    let seconds = |it: u64| it as f64 / SECOND as f64;
-    format!(
-        "p50 {:.2} s, p90 {:.2} s, most {:.2} s ({} times)",
-        seconds(at(50)),
-        seconds(at(90)),
-        seconds(*last),
-        sorted.len()
-    )
+    let at = |share: usize| spans[(spans.len() - 1) * share / 100];
+    let (p50, p90, times) = (at(50), at(90), spans.len());
+    format!("p50 {p50:.2} s, p90 {p90:.2} s, most {most:.2} s ({times} times)")
 }

@@ -11,14 +11,14 @@ use super::actors;
 use super::client::{Seen, is_definite};
 use super::nemesis::serve_again;
 use super::world::World;
-use crate::history::{Aftermath, Answer, Write};
+use crate::history::{Aftermath, Answer, Event, Write};
 
 /// What is not at rest after so long is stuck. A source that failed is left alone for up to half a
 /// minute, since nobody probes it sooner.
 const PATIENCE: Duration = Duration::from_secs(90);
 
 /// After this long no copy of a request is under way any more.
-const LATE_COPIES: Duration = Duration::from_secs(4);
+const LATE_COPIES: Duration = Duration::from_secs(5);
 
 /// A run cannot wait for the five minutes after which receivers refuse a signature: no copy is under
 /// way, so they are over.
@@ -55,7 +55,11 @@ pub(super) async fn calm(world: &World) {
 
 /// Asks what became of every commit, as a client would, until everything has an answer; what is left
 /// then.
-pub(super) async fn resolve(world: &World, clients: &mut [Seen]) -> Aftermath {
+pub(super) async fn resolve(
+    world: &World,
+    clients: &mut [Seen],
+    outside: &[(usize, Vec<Event>)],
+) -> Aftermath {
     let until = Instant::now() + PATIENCE;
     for seen in clients {
         let doors = &world.organizations[seen.organization].doors;
@@ -66,7 +70,11 @@ pub(super) async fn resolve(world: &World, clients: &mut [Seen]) -> Aftermath {
         }
     }
     let mut left = left(world).await;
-    while (left.queued > 0 || left.waiting > 0) && Instant::now() < until {
+    let told: usize = outside.iter().map(|(_, events)| events.len()).sum();
+    let told = i64::try_from(told).unwrap_or(i64::MAX);
+    while (left.queued > 0 || left.waiting > 0 || taken_in(world).await < told)
+        && Instant::now() < until
+    {
         sleep(Duration::from_millis(100)).await;
         left = self::left(world).await;
     }
@@ -102,6 +110,16 @@ async fn ask(door: &crate::app::Tenant, write: &mut Write) -> bool {
         }
         Err(_) => false,
     }
+}
+
+/// How many changes made outside are in the logs.
+async fn taken_in(world: &World) -> i64 {
+    sqlx::query_scalar(
+        "SELECT count(*) FROM deltas WHERE client_tx_id IS NULL AND transaction_id IS NOT NULL",
+    )
+    .fetch_one(&world.pool)
+    .await
+    .expect("nothing is harmed any more")
 }
 
 async fn left(world: &World) -> Aftermath {

@@ -22,10 +22,11 @@ use crate::endpoint::{Endpoint, Ledger};
 use crate::node::temporary_folder;
 
 pub(super) const NODES: usize = 3;
+/// How long a node that is silent keeps its sources.
+pub(super) const LEASE: Duration = Duration::from_millis(1_500);
 /// Managed rows.
 pub(super) const MANAGED: &str = "notes";
-/// How much longer than a request the slowest copy of it is under way.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(1);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
 const DATABASE: &str = "chaos";
 
 /// Rows of each model that all clients change.
@@ -45,8 +46,8 @@ pub(super) struct World {
     pub(super) over: CancellationToken,
     /// What was done to it, and when, in nanoseconds.
     faults: Mutex<Vec<(u64, &'static str)>>,
-    /// When a source got another owner.
-    pub(super) takeovers: Mutex<Vec<u64>>,
+    /// For each takeover: seconds since the last owner had renewed its lease.
+    takeovers: Mutex<Vec<f64>>,
     begun: Instant,
     calls: AtomicU64,
     options: ClusterOptions,
@@ -142,6 +143,19 @@ impl World {
         faults.clone()
     }
 
+    /// Takes note of a takeover, so many seconds after the last owner's last sign of life.
+    pub(super) fn taken_over(&self, after: f64) {
+        let takeovers = self.takeovers.lock();
+        takeovers
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(after);
+    }
+
+    pub(super) fn takeovers(&self) -> Vec<f64> {
+        let takeovers = self.takeovers.lock();
+        takeovers.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Starts Postgres again in its folder.
     pub(super) async fn start_postgres(&self) -> anyhow::Result<Cluster> {
         Ok(Cluster::start(self.options.clone()).await?)
@@ -175,7 +189,7 @@ fn options(folder: PathBuf) -> ClusterOptions {
 
 fn flags() -> Flags {
     Flags::default()
-        .with("node-lease", "1500ms")
+        .with("node-lease", format!("{}ms", LEASE.as_millis()))
         .with("node-renewal", "400ms")
         .with("drain-deadline", "5s")
 }

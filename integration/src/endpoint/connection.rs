@@ -69,6 +69,12 @@ impl Connection {
                 self.0.write_all(bytes).await?;
                 Ok(false)
             }
+            Reply::Endless(head, again) => {
+                self.0.write_all(head).await?;
+                loop {
+                    self.0.write_all(again).await?;
+                }
+            }
             Reply::Close => Ok(false),
             Reply::Reset => {
                 self.0.get_ref().set_zero_linger()?;

@@ -53,6 +53,8 @@ pub enum Reply {
     Fixed(StatusCode, Vec<(String, String)>, Vec<u8>),
     /// These bytes instead of an HTTP response; then the connection ends.
     Raw(Vec<u8>),
+    /// Bytes, and then the others again and again for as long as anybody takes them.
+    Endless(Vec<u8>, Vec<u8>),
     /// Nothing; the connection ends in order.
     Close,
     /// Nothing; the connection is reset.
@@ -157,7 +159,11 @@ impl Reply {
             Self::Honest => Some(honest.as_u16()),
             Self::Fixed(status, ..) => Some(status.as_u16()),
             Self::HeadOnly => Some(StatusCode::OK.as_u16()),
-            Self::Raw(_) | Self::Close | Self::Reset | Self::Silence => None,
+            Self::Raw(bytes) => {
+                let status = bytes.strip_prefix(b"HTTP/1.1 ")?.get(..3)?;
+                std::str::from_utf8(status).ok()?.parse().ok()
+            }
+            Self::Close | Self::Reset | Self::Silence => None,
         }
     }
 }
@@ -170,6 +176,11 @@ impl Gate {
     /// A gate that lets nothing through yet.
     pub fn closed() -> Self {
         Self(Arc::new(watch::Sender::new(false)))
+    }
+
+    /// Whether a request waits at it.
+    pub fn is_waited_at(&self) -> bool {
+        self.0.receiver_count() > 0
     }
 
     /// Lets everything through, now and from now on.

@@ -27,7 +27,7 @@ impl History {
     }
 
     /// Rows that go back to what they held before. An event that is found late may come after later
-    /// ones of its row, but then with what the row holds by now.
+    /// ones of its row, but then with what the row holds by now: that counts for no event's own.
     fn backwards(&self) -> Vec<Fault> {
         let mut places: HashMap<&str, usize> = HashMap::new();
         for (place, event) in self.events.iter().enumerate() {
@@ -36,9 +36,12 @@ impl History {
         let mut faults = Vec::new();
         let mut reached: BTreeMap<&Row, usize> = BTreeMap::new();
         for position in &self.log {
-            let Some(place) = places.get(&*position.value) else {
+            let Some(place) = places.get(&*position.event) else {
                 continue;
             };
+            if position.value != position.event {
+                continue;
+            }
             let before = reached.insert(&position.row, *place);
             let before = before.filter(|it| it > place);
             faults.extend(before.map(|before| {

@@ -126,7 +126,7 @@ fn a_doubled_commit_is_found() {
         };
         it.log.push(again);
     });
-    assert_eq!(logged, [Rule::Doubled].into());
+    assert_eq!(logged, [Rule::Torn].into());
 }
 
 #[test]
@@ -154,7 +154,7 @@ fn rows_that_changed_in_another_order_are_found() {
         it.writes[1].sent = 2;
         it.writes[0].sent = 20;
     });
-    assert_eq!(against_the_clients, [Rule::Reordered].into());
+    assert_eq!(against_the_clients, [Rule::Overtaken].into());
     let overwritten = broken(|it| drop(it.ends.insert(row("a"), "x".to_owned())));
     assert_eq!(overwritten, [Rule::Reordered].into());
 }
@@ -173,7 +173,7 @@ fn what_came_in_order_may_have_been_sent_at_once() {
 #[test]
 fn half_a_commit_is_found() {
     let executed = broken(|it| drop(it.executions[2].rows.pop_last()));
-    assert_eq!(executed, [Rule::Torn].into());
+    assert_eq!(executed, [Rule::Phantom].into());
     let logged = broken(|it| {
         it.log.pop();
         it.ends.clear();
@@ -237,4 +237,185 @@ fn a_retry_that_is_another_request_is_found() {
         it.attempts[2].webhook_id = "fresh".to_owned();
     });
     assert_eq!(id, [Rule::OffRecord].into());
+}
+
+#[test]
+fn what_a_refused_write_does_is_a_phantom() {
+    let refused = |it: &mut History| {
+        it.writes[2].refused = Some("stale_context".to_owned());
+        it.writes[2].acknowledged = None;
+        it.writes[2].answers.clear();
+    };
+    assert_eq!(broken(refused), [Rule::Phantom].into());
+    let replays =
+        |changed, accepted| broken(|it| it.writes[0].replays.push(Replay { changed, accepted }));
+    assert_eq!(replays(true, true), [Rule::Phantom].into());
+    assert_eq!(replays(false, false), [Rule::Unresolved].into());
+    assert!(replays(true, false).is_empty() && replays(false, true).is_empty());
+}
+
+/// With a subscriber that saw everything.
+fn read() -> History {
+    let mut history = good();
+    history.readers.push(Reader {
+        name: "reader".to_owned(),
+        models: BTreeSet::new(),
+        changes: history.log.clone(),
+    });
+    history
+}
+
+fn misread(misreading: impl FnOnce(&mut Vec<Position>)) -> BTreeSet<Rule> {
+    let mut history = read();
+    misreading(&mut history.readers[0].changes);
+    history.faults().into_iter().map(|it| it.rule).collect()
+}
+
+#[test]
+fn a_subscriber_that_missed_repeated_or_made_up_something_is_found() {
+    assert_eq!(read().faults(), []);
+    let gap = BTreeSet::from([Rule::Gap]);
+    assert_eq!(misread(|it| drop(it.remove(2))), gap);
+    assert_eq!(misread(|it| drop(it.pop())), gap);
+    assert_eq!(misread(|it| it.push(it[5].clone())), gap);
+    assert_eq!(misread(|it| it.swap(1, 2)), gap);
+    assert_eq!(misread(|it| it[3].value = "other".to_owned()), gap);
+    let mut part = read();
+    part.readers[0].models = BTreeSet::from(["notes".to_owned()]);
+    assert!(
+        !part.faults().is_empty(),
+        "it saw what it had not asked for"
+    );
+    part.readers[0].changes.clear();
+    assert_eq!(part.faults(), []);
+}
+
+/// Two changes made outside, after everything else.
+fn outside() -> History {
+    let mut history = good();
+    for (sync_id, id) in (7..).zip(["first", "second"]) {
+        history.events.push(Event {
+            id: id.to_owned(),
+            row: row("o"),
+        });
+        history.log.push(Position {
+            sync_id,
+            token: String::new(),
+            event: id.to_owned(),
+            row: row("o"),
+            value: id.to_owned(),
+        });
+    }
+    history
+}
+
+#[test]
+fn a_change_made_outside_that_is_missed_repeated_or_undone_is_found() {
+    let rules = |breaking: fn(&mut History)| -> BTreeSet<Rule> {
+        let mut history = outside();
+        breaking(&mut history);
+        history.faults().into_iter().map(|it| it.rule).collect()
+    };
+    let missed = BTreeSet::from([Rule::Missed]);
+    assert!(rules(|_| {}).is_empty());
+    assert_eq!(rules(|it| drop(it.log.pop())), missed);
+    let twice = |it: &mut History| {
+        let again = Position {
+            sync_id: 9,
+            ..it.log[7].clone()
+        };
+        it.log.push(again);
+    };
+    assert_eq!(rules(twice), missed);
+    let undone = |it: &mut History| {
+        it.log.swap(6, 7);
+        (it.log[6].sync_id, it.log[7].sync_id) = (7, 8);
+    };
+    assert_eq!(rules(undone), missed);
+    // Found late, with what the row holds by then.
+    let late = |it: &mut History| {
+        it.log.swap(6, 7);
+        (it.log[6].sync_id, it.log[7].sync_id) = (7, 8);
+        it.log[7].value = "second".to_owned();
+    };
+    assert!(rules(late).is_empty());
+    assert_eq!(rules(|it| drop(it.events.pop())), [Rule::Phantom].into());
+}
+
+#[test]
+fn two_winners_on_one_view_of_a_row_are_found() {
+    // `z` changes the row that `x` changed at 1.
+    let seen_at = |read_at| broken(|it| it.writes[2].guard = Some((row("a"), read_at)));
+    assert_eq!(seen_at(0), [Rule::Stale].into());
+    assert!(seen_at(1).is_empty());
+}
+
+#[test]
+fn what_does_not_come_to_rest_is_found() {
+    let stuck = BTreeSet::from([Rule::Stuck]);
+    assert_eq!(broken(|it| it.aftermath.queued = 1), stuck);
+    assert_eq!(broken(|it| it.aftermath.idle_in_transaction = 1), stuck);
+    assert_eq!(broken(|it| it.aftermath.waiting = 1), stuck);
+    let grown = |to: u64| broken(|it| it.aftermath.resident = vec![(100 << 20, to << 20)]);
+    assert_eq!(grown(200), stuck);
+    assert!(grown(110).is_empty());
+}
+
+#[test]
+fn what_belongs_to_another_organization_is_found_wherever_it_is() {
+    let leaked = |leaking: fn(&mut History)| {
+        broken(|it| {
+            it.strangers = vec!["globex~".to_owned()];
+            leaking(it);
+        })
+    };
+    assert!(leaked(|_| {}).is_empty());
+    assert!(leaked(|it| it.texts.push("no row globex~1".to_owned())).contains(&Rule::Leaked));
+    assert!(leaked(|it| it.arrivals[0].body = b"globex~1".to_vec()).contains(&Rule::Leaked));
+    assert!(leaked(|it| it.log[0].value = "globex~1".to_owned()).contains(&Rule::Leaked));
+    assert!(leaked(|it| it.executions[0].token = "globex~1".to_owned()).contains(&Rule::Leaked));
+}
+
+#[test]
+fn a_record_that_came_late_or_is_not_true_is_found() {
+    // One request of each commit arrives at 20 ms; its attempt was recorded when it says.
+    let recorded = |started: i64, replied: Option<u16>, status: Option<u16>| {
+        broken(|it| {
+            for arrival in &mut it.arrivals {
+                (arrival.at, arrival.replied) = (Some(20_000), replied);
+            }
+            for attempt in &mut it.attempts {
+                (attempt.started, attempt.status) = (started, status);
+            }
+        })
+    };
+    let off = BTreeSet::from([Rule::OffRecord]);
+    assert!(recorded(10_000, Some(200), Some(200)).is_empty());
+    assert_eq!(recorded(30_000, Some(200), Some(200)), off);
+    assert_eq!(recorded(10_000, Some(200), Some(503)), off);
+    assert_eq!(recorded(10_000, None, Some(200)), off);
+}
+
+#[test]
+fn a_source_that_tells_another_last_error_or_success_than_its_attempts_is_found() {
+    let standing = |success, error: Option<(i64, &str)>| {
+        broken(|it| {
+            for (attempt, started) in it.attempts.iter_mut().zip(1..) {
+                (attempt.source, attempt.started) = ("crm".to_owned(), started);
+            }
+            it.attempts[1].error = Some("timeout".to_owned());
+            it.standings = vec![Standing {
+                source: "crm".to_owned(),
+                success,
+                error: error.map(|(at, class)| (at, class.to_owned())),
+            }];
+        })
+    };
+    let off = BTreeSet::from([Rule::OffRecord]);
+    assert!(standing(Some(9), Some((9, "timeout"))).is_empty());
+    assert_eq!(standing(None, Some((9, "timeout"))), off);
+    assert_eq!(standing(Some(3), Some((9, "timeout"))), off);
+    assert_eq!(standing(Some(9), None), off);
+    assert_eq!(standing(Some(9), Some((1, "timeout"))), off);
+    assert_eq!(standing(Some(9), Some((9, "gone"))), off);
 }

@@ -5,9 +5,11 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use integration::app::{Source, Tenant, TestApp, intent};
+use integration::app::{Flags, Source, Tenant, TestApp, intent};
 use integration::endpoint::{Answer, Endpoint, Kind, Reply};
 use serde_json::json;
+
+use crate::command::EXECUTABLE;
 
 async fn tenant(app: &TestApp, name: &str) -> (Tenant, Endpoint) {
     let endpoint = Endpoint::start("").await.unwrap();
@@ -106,6 +108,74 @@ async fn an_answer_that_is_broken_on_the_wire_decides_nothing() {
         );
     }))
     .await;
+}
+
+/// Answers that go on for as long as they are read, each with its name.
+fn endless() -> [(&'static str, Reply); 5] {
+    let head = "HTTP/1.1 200 OK\r\n";
+    let part = vec![b'0'; 1 << 16];
+    let chunk = [b"10000\r\n", &part[..], b"\r\n"].concat();
+    // A deflated block of nothing but one byte again and again: a thousandth of what it stands for.
+    let bomb = [
+        &b"\xec\xc1\x01\x01\x00\x00\x00\x80\x90\xfe\xaf\xee\x08\x0a"[..],
+        &[0; 1 << 12],
+    ]
+    .concat();
+    let endless = |head: String, again: Vec<u8>| Reply::Endless(head.into_bytes(), again);
+    [
+        (
+            "chunks",
+            endless(format!("{head}transfer-encoding: chunked\r\n\r\n"), chunk),
+        ),
+        ("no length", endless(format!("{head}\r\n"), part.clone())),
+        (
+            "gzip",
+            endless(format!("{head}content-encoding: gzip\r\n\r\n"), bomb),
+        ),
+        (
+            "headers",
+            endless(head.to_owned(), b"x-more: and more\r\n".repeat(1_000)),
+        ),
+        ("one header", endless(format!("{head}x-wide: "), part)),
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_without_end_is_cut_off_and_fills_no_memory() {
+    let app = TestApp::without_nodes(Flags::default()).await;
+    let node = app.spawn_node(EXECUTABLE).await;
+    let endpoint = Endpoint::start("").await.unwrap();
+    let tenant = Tenant::create(node.address(), "acme").await;
+    endpoint.set_keys(&[tenant.key()]);
+    let source = Source {
+        request_timeout: Duration::from_secs(20),
+        ..Source::at(&endpoint)
+    };
+    tenant.prepare(&source).await;
+    let create = |id: &str| {
+        let create = intent::create("airports", id, &json!({"text": "one"}));
+        intent::commit(&format!("create-{id}"), vec![create])
+    };
+    join_all((0..16).map(async |it| tenant.confirm(create(&format!("first-{it}"))).await)).await;
+    let memory = node.peak_memory();
+    for (case, reply) in endless() {
+        // As many at once as the source may be sent.
+        let ids: Vec<_> = (0..16).map(|it| format!("{case}-{it}")).collect();
+        for _ in &ids {
+            endpoint.script(Kind::Commit, Answer::unapplied(reply.clone()));
+        }
+        join_all(ids.iter().map(async |id| tenant.confirm(create(id)).await)).await;
+        let attempts = tenant.attempts("").await;
+        let broken: Vec<_> = attempts
+            .iter()
+            .filter(|it| it.client_tx_id.contains(case) && it.outcome != "applied")
+            .map(|it| &it.outcome[..])
+            .collect();
+        assert_eq!(broken, ["unknown"; 16], "{case}");
+    }
+    let grown = node.peak_memory().saturating_sub(memory);
+    // A body of 1 MiB each, and some room.
+    assert!(grown < 64 << 20, "{} MiB", grown >> 20);
 }
 
 #[tokio::test]

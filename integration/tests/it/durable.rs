@@ -171,6 +171,8 @@ async fn fifty_kills_under_load_lose_nothing_and_double_nothing() {
     tenant
         .prepare(&Source {
             retry_delays: vec![Duration::from_millis(20); 30],
+            // What was in flight is sent again after this.
+            request_timeout: Duration::from_secs(1),
             ..Source::at(&endpoint)
         })
         .await;
@@ -213,6 +215,12 @@ async fn a_killed_postgres_under_load_loses_nothing_that_was_acknowledged() {
     app.add_node().await;
     let endpoint = Endpoint::start("").await.unwrap();
     let tenant = app.tenant(&endpoint).await;
+    // A node that lost its lease waits for the end of what was in flight.
+    let source = Source {
+        request_timeout: Duration::from_secs(4),
+        ..Source::at(&endpoint)
+    };
+    tenant.update_source(&source).await;
     create_hot_rows(&tenant).await;
     let load = Load::start(&tenant, 8);
     for _ in 0..5 {
@@ -222,7 +230,7 @@ async fn a_killed_postgres_under_load_loses_nothing_that_was_acknowledged() {
         drop(cluster);
         cluster = Cluster::start(options.clone()).await.unwrap();
     }
-    load.go_on_for(20).await;
+    load.go_on_for(60).await;
     let tokens = load.tokens().await;
     check(&app.pool(), &endpoint, &tokens).await;
     app.stop().await;

@@ -144,19 +144,21 @@ async fn a_commit_that_may_have_been_applied_is_neither_sent_again_nor_rejected_
     let mut app = TestApp::start().await;
     let endpoint = Endpoint::start("").await.unwrap();
     let tenant = app.tenant(&endpoint).await;
-    let source = Source {
-        retry_delays: vec![SOON; 9],
+    let after = |pause| Source {
+        retry_delays: vec![pause; 9],
         ..Source::at(&endpoint)
     };
-    tenant.update_source(&source).await;
+    tenant.update_source(&after(2 * SOON)).await;
     endpoint.script(
         Kind::Commit,
         Answer::status(StatusCode::INTERNAL_SERVER_ERROR),
     );
-    let request = ending_in(Duration::from_secs(2), create("airports", "1"));
+    let request = ending_in(SOON, create("airports", "1"));
     tenant.commit(request).await.unwrap();
     tenant.ended_attempts("airports-1", 1).await;
-    // Another commit comes to its second attempt after the first one would have.
+    // Another commit comes to its second attempt after the first one would have: pauses are a fifth
+    // longer or shorter than was asked for.
+    tenant.update_source(&after(3 * SOON)).await;
     endpoint.script(Kind::Commit, Answer::status(StatusCode::TOO_MANY_REQUESTS));
     let other = tenant.confirm(create("airports", "2")).await;
     assert_eq!(other.attempt_count, 2);

@@ -5,6 +5,7 @@ mod backlog;
 mod breaker;
 mod limits;
 mod neighbours;
+mod overload;
 
 use std::time::Duration;
 
@@ -57,7 +58,7 @@ fn numbered(prefix: &str, count: usize) -> Vec<String> {
 }
 
 /// Waits until nothing is pending any more, for as long as it becomes less.
-async fn drained(tenant: &Tenant) {
+pub(crate) async fn drained(tenant: &Tenant) {
     let mut seen = tenant.status().await.pending_count;
     while seen > 0 {
         seen = eventually("some more to be delivered", async || {

@@ -10,6 +10,8 @@ use proto::v1;
 use serde_json::json;
 use tokio::task::JoinSet;
 
+use crate::flow::drained;
+
 const ROWS: usize = 4;
 
 /// One to three of a few rows.
@@ -112,7 +114,7 @@ async fn every_row_is_changed_in_the_order_of_acceptance_whatever_the_endpoint_d
         .collect();
     be_flaky(&endpoint, 500);
     endpoint.release(Kind::Commit);
-    // In any order: each waits for itself.
+    drained(&tenant).await;
     for name in sequences.keys() {
         settled(&tenant, name).await;
     }

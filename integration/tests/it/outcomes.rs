@@ -324,6 +324,11 @@ async fn a_copy_that_runs_late_runs_before_the_rows_next_commit_and_is_found_by_
     let mut app = TestApp::start().await;
     let endpoint = Endpoint::start("").await.unwrap();
     let tenant = app.tenant(&endpoint).await;
+    let source = Source {
+        request_timeout: Duration::from_secs(4),
+        ..Source::at(&endpoint)
+    };
+    tenant.update_source(&source).await;
     // The first copy is stuck in the endpoint until nobody waits for it; the second is refused.
     let gate = Gate::closed();
     endpoint.script(Kind::Commit, Answer::honest().once_open(&gate));

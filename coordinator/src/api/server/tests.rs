@@ -373,6 +373,39 @@ async fn a_connection_that_does_not_speak_is_closed() {
 }
 
 #[tokio::test]
+async fn a_connection_that_falls_silent_is_closed_and_one_that_speaks_is_not() {
+    let limits = Limits {
+        preface: Duration::from_millis(300),
+        silence: Duration::from_millis(300),
+        ..Limits::default()
+    };
+    let running = Running::start(unreachable(), limits, false).await;
+    let mut silent = TcpStream::connect(running.api).await.unwrap();
+    let hello = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+    silent.write_all(hello).await.unwrap();
+    let mut speaking = TcpStream::connect(running.api).await.unwrap();
+    speaking.write_all(hello).await.unwrap();
+    let ping = [&b"\0\0\x08\x06\0\0\0\0\0"[..], &[7; 8]].concat();
+    let speaks = async {
+        loop {
+            speaking.write_all(&ping).await.unwrap();
+            let mut answer = [0; 64];
+            assert_ne!(speaking.read(&mut answer).await.unwrap(), 0);
+        }
+    };
+    let mut sent = Vec::new();
+    tokio::select! {
+        // Closed or reset, either way it ends.
+        ended = silent.read_to_end(&mut sent) => drop(ended),
+        () = speaks => {}
+    }
+    // Who spoke all the while is still answered.
+    speaking.write_all(&ping).await.unwrap();
+    assert_ne!(speaking.read(&mut [0; 64]).await.unwrap(), 0);
+    running.stop().await;
+}
+
+#[tokio::test]
 async fn bytes_that_are_not_http_end_their_connection_alone() {
     let running = Running::over(unreachable()).await;
     let mut stray = TcpStream::connect(running.api).await.unwrap();

@@ -1,18 +1,12 @@
 //! Calls by nobody in particular.
 
-use std::time::Duration;
-
-use integration::app::OPERATOR_TOKEN;
+use integration::app::{OPERATOR_TOKEN, eventually};
 use proto::v1::{GetOrganizationRequest, ListRequest, LoadRequest, RevokeApiKeyRequest};
-use tokio::time::Instant;
 use tonic::Code;
 
 use super::house::{House, Policy, commit, operation};
 use super::refusal::{Refusal, refused};
 use super::wire::Wire;
-
-/// Revoked keys are refused everywhere within this time.
-const REVOKED_WITHIN: Duration = Duration::from_secs(5);
 
 const COMMIT: &str = "/ablo.coordinator.v1.Coordinator/Commit";
 const CREATE_ORGANIZATION: &str = "/ablo.coordinator.v1.Admin/CreateOrganization";
@@ -118,7 +112,7 @@ async fn a_key_sees_nothing_of_another_organization() {
 }
 
 #[tokio::test]
-async fn a_revoked_key_is_refused_within_five_seconds() {
+async fn a_revoked_key_is_refused() {
     let house = House::furnished().await;
     let made = house.key_of("acme").await;
     let load = LoadRequest {
@@ -134,15 +128,8 @@ async fn a_revoked_key_is_refused_within_five_seconds() {
         .revoke_api_key(RevokeApiKeyRequest { name })
         .await
         .unwrap();
-    let revoked = Instant::now();
-    // Another node may have revoked it: this one may go on believing for a while, and no longer.
-    let status = loop {
-        match with_it.load(load.clone()).await {
-            Ok(_) => assert!(revoked.elapsed() <= REVOKED_WITHIN),
-            Err(status) => break status,
-        }
-    };
-    assert!(revoked.elapsed() <= REVOKED_WITHIN);
+    // Another node may have revoked it: this one may go on believing for a while.
+    let status = eventually("a refusal", async || with_it.load(load.clone()).await.err()).await;
     assert_eq!(Refusal::of(&status), unauthenticated());
     house.coordinator().load(load).await.unwrap();
     house.close().await;

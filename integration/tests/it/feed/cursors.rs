@@ -47,30 +47,6 @@ async fn an_event_that_is_found_late_does_not_undo_a_later_one_of_its_row() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_row_that_must_be_loaded_waits_for_an_endpoint_that_is_away() {
-    let app = TestApp::start().await;
-    let endpoint = Endpoint::start("").await.unwrap();
-    let tenant = trailing(&app, &endpoint, Duration::from_secs(10)).await;
-    endpoint.publish_at(101, event("101", "b", "one"));
-    taken(&tenant, 1).await;
-    endpoint.write_outside("airports", "a", text("two"));
-    taken(&tenant, 2).await;
-    let away = Answer::status(StatusCode::SERVICE_UNAVAILABLE);
-    endpoint.always(Kind::Load, away.clone());
-    endpoint.publish_at(100, event("100", "a", "one"));
-    endpoint.wait_for_arrivals(Kind::Load, 1).await;
-    endpoint.always(Kind::Events, away);
-    endpoint.wait_for_arrivals(Kind::Load, 3).await;
-    let asked = endpoint.arrivals_of(Kind::Events).len();
-    endpoint.wait_for_arrivals(Kind::Events, asked + 3).await;
-    endpoint.be_honest(Kind::Load);
-    endpoint.be_honest(Kind::Events);
-    taken(&tenant, 3).await;
-    let last = log(&app).await.pop().unwrap();
-    assert_eq!((&*last.row_id, last.text()), ("a", json!("two")));
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_page_without_a_cursor_keeps_the_one_that_we_had() {
     let app = TestApp::start().await;
     let endpoint = Endpoint::start("").await.unwrap();

@@ -37,11 +37,11 @@ async fn patient(app: &TestApp, endpoint: &Endpoint) -> Tenant {
     tenant
 }
 
-/// Of two hundred commits, a part is answered before its event is polled, a part meanwhile, a part
+/// Of many commits, a part is answered before its event is polled, a part meanwhile, a part
 /// afterwards, and a part never: each has one delta, of its own.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_commit_and_its_event_are_one_delta_whichever_comes_first() {
-    const COMMITS: usize = 200;
+    const COMMITS: usize = 64;
     let app = TestApp::start().await;
     let endpoint = Endpoint::start("").await.unwrap();
     endpoint.echo_commits();
@@ -238,7 +238,6 @@ async fn an_event_waits_for_the_attempt_at_its_row_and_the_log_ends_on_what_the_
     endpoint.release(Kind::Events);
     // Other rows' events do not wait.
     taken(&tenant, 1).await;
-    let polls = endpoint.arrivals_of(Kind::Events).len();
     assert_eq!(
         log(&app).await.iter().filter(|it| it.row_id == "a").count(),
         1
@@ -249,7 +248,6 @@ async fn an_event_waits_for_the_attempt_at_its_row_and_the_log_ends_on_what_the_
     assert!(agrees(&app, &endpoint, "a").await, "{:?}", log(&app).await);
     assert_eq!(log(&app).await.last().unwrap().text(), "ours again");
     assert_eq!(endpoint.arrivals_of(Kind::Load).len(), 1);
-    assert!(endpoint.arrivals_of(Kind::Events).len() >= polls);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -8,6 +8,10 @@ use super::*;
 
 const EXECUTABLE: &str = env!("CARGO_BIN_EXE_demo");
 
+async fn waited_at(what: &str, gate: &Gate) {
+    eventually(what, async || gate.is_waited_at().then_some(())).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_frozen_reader_that_wakes_up_takes_nothing_in() {
     let app = TestApp::without_nodes(Flags::default()).await;
@@ -19,11 +23,13 @@ async fn a_frozen_reader_that_wakes_up_takes_nothing_in() {
     endpoint.write_outside("airports", "a", text("one"));
     taken(&tenant, 1).await;
     let other = app.spawn_node(EXECUTABLE).await;
-    let gate = Gate::closed();
-    endpoint.script(Kind::Events, Answer::honest().replied_once_open(&gate));
+    let (polled, gate) = (Gate::closed(), Gate::closed());
+    let answer = Answer::honest().once_open(&polled);
+    endpoint.script(Kind::Events, answer.replied_once_open(&gate));
+    waited_at("a poll", &polled).await;
     endpoint.write_outside("airports", "b", text("one"));
-    let before = endpoint.arrivals_of(Kind::Events).len();
-    endpoint.wait_for_arrivals(Kind::Events, before + 1).await;
+    polled.open();
+    waited_at("its page, with the event", &gate).await;
     owner.signal(Signal::SIGSTOP);
     let elsewhere = tenant.at(other.address());
     taken(&elsewhere, 2).await;

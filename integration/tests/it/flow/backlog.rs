@@ -1,6 +1,7 @@
 //! A backlog as long as an outage makes it.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
 use integration::app::{Flags, Tenant, TestApp, intent};
@@ -10,8 +11,9 @@ use tokio::time::Instant;
 
 use super::{drained, source_at};
 
-/// Commits that wait. More of them take longer, and in proportion no more memory.
-const COMMITS: usize = 10_000;
+/// Commits that wait. More of them take longer, and in proportion no more memory: `BACKLOG=100000` in
+/// the environment makes it so many.
+const COMMITS: Option<&str> = option_env!("BACKLOG");
 
 /// Rows that they are spread over.
 const ROWS: usize = 500;
@@ -23,6 +25,32 @@ const EACH: u64 = 524;
 const PASSING: u64 = 4 << 20;
 
 const EXECUTABLE: &str = env!("CARGO_BIN_EXE_demo");
+
+/// The shortest time over which a rate is taken.
+const BUCKET: Duration = Duration::from_secs(1);
+
+/// Times that a rate is taken while the backlog drains, at most.
+const BUCKETS: u32 = 20;
+
+fn commits() -> usize {
+    COMMITS.map_or(10_000, |commits| commits.parse().unwrap())
+}
+
+/// How many requests came in each of so many equal spans, the last of them left out: it is not full.
+fn rates(mut times: Vec<Instant>) -> Vec<usize> {
+    times.sort_unstable();
+    let (first, last) = (times[0], times[times.len() - 1]);
+    let bucket = BUCKET.max((last - first) / BUCKETS);
+    let mut rates: Vec<usize> = Vec::new();
+    for at in times {
+        let place = (at - first).as_nanos() / bucket.as_nanos();
+        let place = usize::try_from(place).unwrap();
+        rates.resize(rates.len().max(place + 1), 0);
+        rates[place] += 1;
+    }
+    rates.pop();
+    rates
+}
 
 /// Updates the rows in turn, many commits at a time.
 async fn submit(tenant: &Tenant, from: usize, to: usize) {
@@ -45,7 +73,9 @@ async fn submit(tenant: &Tenant, from: usize, to: usize) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_long_backlog_takes_little_memory_and_drains_in_the_order_of_each_row() {
     let app = TestApp::without_nodes(Flags::default()).await;
-    let node = app.spawn_node(EXECUTABLE).await;
+    // What an allocator keeps for each thread is not the backlog's.
+    let arenas = vec![("MALLOC_ARENA_MAX", "2".to_owned())];
+    let node = app.spawn_node_in(EXECUTABLE, arenas).await;
     let mut endpoint = Endpoint::start("").await.unwrap();
     let tenant = Tenant::create(node.address(), "acme").await;
     endpoint.set_keys(&[tenant.key()]);
@@ -58,7 +88,8 @@ async fn a_long_backlog_takes_little_memory_and_drains_in_the_order_of_each_row(
     endpoint.stop().await;
     let (before, memory) = (endpoint.executions().len(), node.peak_memory());
     let begun = Instant::now();
-    submit(&tenant, 2_000, 2_000 + COMMITS).await;
+    let commits = commits();
+    submit(&tenant, 2_000, 2_000 + commits).await;
     let queued = begun.elapsed();
     let sequences: HashMap<String, i64> =
         sqlx::query_as("SELECT client_tx_id, sequence FROM inbox")
@@ -68,7 +99,8 @@ async fn a_long_backlog_takes_little_memory_and_drains_in_the_order_of_each_row(
             .into_iter()
             .collect();
     let status = tenant.status().await;
-    assert_eq!((sequences.len(), status.dead_count), (COMMITS, 0));
+    assert_eq!((sequences.len(), status.dead_count), (commits, 0));
+    let arrived = endpoint.arrivals_of(Kind::Commit).len();
     endpoint.restart().await.unwrap();
     // An operator who knows that it is back need not wait for the next probe.
     tenant.disable("maintenance").await;
@@ -76,13 +108,23 @@ async fn a_long_backlog_takes_little_memory_and_drains_in_the_order_of_each_row(
     drained(&tenant).await;
     let grown = node.peak_memory() - memory;
     eprintln!(
-        "{COMMITS} commits: queued in {queued:?}, delivered after {:?}, {} KiB more memory",
+        "{commits} commits: queued in {queued:?}, delivered after {:?}, {} KiB more memory",
         begun.elapsed(),
         grown >> 10
     );
-    assert!(grown <= PASSING + EACH * COMMITS as u64, "{grown} bytes");
+    assert!(grown <= PASSING + EACH * commits as u64, "{grown} bytes");
+    let arrivals = endpoint.arrivals_of(Kind::Commit).split_off(arrived);
+    let rates = rates(arrivals.iter().map(|it| it.at).collect());
+    let mut sorted = rates.clone();
+    sorted.sort_unstable();
+    eprintln!("requests in equal spans: {rates:?}");
+    // Whatever the machine does meanwhile: the endpoint that is back is met by no more than it is
+    // sent later on.
+    let soon = rates.iter().take(rates.len().div_ceil(4)).max();
+    let steady = sorted.get(sorted.len() / 2);
+    assert!(soon <= steady.map(|it| 2 * it).as_ref(), "{rates:?}");
     let executions = endpoint.executions().split_off(before);
-    assert_eq!(executions.len(), COMMITS);
+    assert_eq!(executions.len(), commits);
     let mut last: HashMap<&str, i64> = HashMap::new();
     for execution in &executions {
         let row = execution.operations[0]["id"].as_str().unwrap();

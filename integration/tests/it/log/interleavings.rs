@@ -297,7 +297,7 @@ async fn a_reader_that_keeps_its_cursor_before_the_change_is_caught() {
     let log = table(&app).await;
     let floor = Arc::new(AtomicI64::new(1));
     for (cursor_first, caught) in [(false, false), (true, true)] {
-        let mut reader = Reader::new(&[tenant.clone()], 0, &floor);
+        let mut reader = Reader::new(std::slice::from_ref(&tenant), 0, &floor);
         reader.cursor_first = cursor_first;
         let mut follower = reader.begin(&tenant).await.unwrap();
         while reader.reached() < 5 {

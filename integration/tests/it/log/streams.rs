@@ -97,6 +97,31 @@ async fn lateness(tenant: &Tenant, followers: &mut [Follower], round: usize) -> 
     late[late.len() * 99 / 100]
 }
 
+/// Five such rounds, the best first.
+async fn rounds(tenant: &Tenant, followers: &mut [Follower], first: usize) -> Vec<Duration> {
+    let mut late = Vec::new();
+    for round in first..first + 5 {
+        late.push(lateness(tenant, followers, round).await);
+    }
+    late.sort_unstable();
+    late
+}
+
+/// Seven to a connection. The first four follow everything, the others only notes.
+async fn forty_nine(tenant: &Tenant) -> Vec<Follower> {
+    let mut followers = Vec::new();
+    let mut connected = tenant.clone();
+    for number in 0..49 {
+        if number % 7 == 0 {
+            connected = tenant.connected_anew();
+        }
+        let models: &[_] = if number < 4 { &[] } else { &["notes"] };
+        let follower = Follower::start(&connected, of_models(models, None)).await;
+        followers.push(follower.unwrap());
+    }
+    followers
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_of_fifty_who_never_reads_is_closed_with_a_cursor_and_costs_nobody_anything() {
     let app = TestApp::without_nodes(Flags::default()).await;
@@ -104,25 +129,8 @@ async fn one_of_fifty_who_never_reads_is_closed_with_a_cursor_and_costs_nobody_a
     let tenant = Tenant::create(node.address(), "acme").await;
     tenant.push(&two_models()).await;
     tenant.confirm(note("a", "first")).await;
-    let mut followers = Vec::new();
-    for number in 0..49 {
-        // Seven to a connection; four take part in the flood.
-        let models: &[_] = if number < 4 { &[] } else { &["notes"] };
-        let connected = match number % 7 {
-            0 => tenant.connected_anew(),
-            _ => followers
-                .last()
-                .map(|(it, _): &(Tenant, _)| it.clone())
-                .unwrap(),
-        };
-        let follower = Follower::start(&connected, of_models(models, None)).await;
-        followers.push((connected, follower.unwrap()));
-    }
-    let (_connections, mut followers): (Vec<_>, Vec<_>) = followers.into_iter().unzip();
-    let mut before = Vec::new();
-    for round in 0..5 {
-        before.push(lateness(&tenant, &mut followers, round).await);
-    }
+    let mut followers = forty_nine(&tenant).await;
+    let before = rounds(&tenant, &mut followers, 0).await;
 
     let mut unread = narrow(&tenant).await;
     let stalled = unread.subscribe(SubscribeRequest::default()).await;
@@ -143,10 +151,7 @@ async fn one_of_fifty_who_never_reads_is_closed_with_a_cursor_and_costs_nobody_a
     for _ in 0..3 {
         mark(&mut followers).await;
     }
-    let mut beside = Vec::new();
-    for round in 5..10 {
-        beside.push(lateness(&tenant, &mut followers, round).await);
-    }
+    let beside = rounds(&tenant, &mut followers, 5).await;
     let memory = resident(&node);
     let begun = Instant::now();
     for _ in 0..320 {
@@ -169,15 +174,10 @@ async fn one_of_fifty_who_never_reads_is_closed_with_a_cursor_and_costs_nobody_a
         seen.push(Seen::of(&resumed.change().await));
     }
     dense(&seen, first, last).unwrap();
+    drop(resumed);
 
-    let mut after = Vec::new();
-    for round in 10..15 {
-        after.push(lateness(&tenant, &mut followers, round).await);
-    }
+    let after = rounds(&tenant, &mut followers, 10).await;
     println!("{before:?} {beside:?} {after:?}, {grown} KiB");
-    for rounds in [&mut before, &mut beside, &mut after] {
-        rounds.sort_unstable();
-    }
     // The machine has others to serve, too: the best round against middling ones.
     let (usual, best) = (before[2].max(after[2]), beside[0]);
     assert!(best.as_secs_f64() <= 1.5 * usual.as_secs_f64());

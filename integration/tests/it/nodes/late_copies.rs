@@ -1,7 +1,9 @@
 //! Copies of a request that leave, arrive or are executed later than anybody expects.
 
+use std::time::Duration;
+
 use axum::http::StatusCode;
-use integration::app::{Flags, Tenant, TestApp, eventually, intent};
+use integration::app::{Flags, Source, Tenant, TestApp, eventually, intent};
 use integration::endpoint::{Answer, Endpoint, Gate, Kind};
 use nix::sys::signal::Signal;
 use proto::v1::{self, CommitState};
@@ -28,6 +30,7 @@ fn executed(endpoint: &Endpoint) -> Vec<String> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_was_frozen_before_the_first_byte_sends_none_after_its_deadline() {
     let mut pair = Pair::start(Flags::default()).await;
+    pair.give_time(Duration::from_secs(4)).await;
     pair.endpoint.stop().await;
     let deaf = Deaf::at(pair.endpoint.address()).await;
     let tenant = pair.elsewhere();
@@ -74,6 +77,11 @@ async fn a_copy_that_is_executed_after_a_later_one_was_refused_still_comes_befor
     let endpoint = Endpoint::start("").await.unwrap();
     let tenant = app.tenant(&endpoint).await;
     tenant.confirm(create("a")).await;
+    let source = Source {
+        request_timeout: Duration::from_secs(4),
+        ..Source::at(&endpoint)
+    };
+    tenant.update_source(&source).await;
     let gate = Gate::closed();
     let late = Answer::honest().once_open(&gate);
     endpoint.script(Kind::Commit, late);

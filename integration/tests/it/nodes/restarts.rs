@@ -33,7 +33,12 @@ impl Three {
         let endpoint = Endpoint::start("").await.unwrap();
         let tenant = Tenant::create(nodes[0].address(), "acme").await;
         endpoint.set_keys(&[tenant.key()]);
-        tenant.prepare(&Source::at(&endpoint)).await;
+        // Not soon, and soon enough for a successor that waits for the end of what was in flight.
+        let source = Source {
+            request_timeout: Duration::from_secs(10),
+            ..Source::at(&endpoint)
+        };
+        tenant.prepare(&source).await;
         let doors = nodes.iter().map(|it| tenant.at(it.address())).collect();
         Self {
             nodes,
@@ -146,12 +151,6 @@ async fn five_hundred_commits_of_eight_writers_on_three_nodes_pass_one_row_in_th
     let mut doors = vec![tenant.clone()];
     doors.extend(others.iter().map(|it| tenant.at(it)));
     let mut writes = vec![create_rows(&tenant, 1).await];
-    tenant
-        .update_source(&Source {
-            request_timeout: Duration::from_secs(20),
-            ..Source::at(&endpoint)
-        })
-        .await;
     endpoint.hold(Kind::Commit);
     writes.extend(queue(&doors, 0..250, 1).await);
     let places = sequences(&tenant).await;

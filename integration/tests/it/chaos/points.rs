@@ -1,0 +1,260 @@
+//! A node that dies, or freezes, at each named point on a write's way: the write has its one effect.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use integration::app::{Flags, Source, Tenant, TestApp, TestNode, eventually, intent};
+use integration::endpoint::{Endpoint, Row};
+use integration::history::{self, Answer, Fault, History, Write};
+use nix::sys::signal::Signal;
+use proto::v1;
+use serde_json::json;
+
+use super::EXECUTABLE;
+
+/// Cases at a time.
+const AT_ONCE: usize = 4;
+
+/// Points that a write of either kind passes.
+const EVERY: [&str; 8] = [
+    "lease.renewed:3",
+    "accept.received",
+    "accept.admitted",
+    "round.accept",
+    "append.accept",
+    "appended.accept",
+    "told.accept",
+    "accept.decided",
+];
+
+/// Points that only a write to a Data Source passes, or a change that is made there.
+const DELIVERED: [&str; 27] = [
+    "round.control",
+    "append.control",
+    "appended.control",
+    "told.control",
+    "courier.claimed",
+    "courier.read:2",
+    "attempt.chosen",
+    "attempt.equipped",
+    "round.start",
+    "append.start",
+    "appended.start",
+    "told.start",
+    "attempt.started",
+    "attempt.answered",
+    "attempt.judged",
+    "round.settle",
+    "append.settle",
+    "appended.settle",
+    "told.settle",
+    "attempt.settled",
+    "courier.moved",
+    "receipt.read",
+    "feed.polled",
+    "round.take_events",
+    "append.take_events",
+    "appended.take_events",
+    "told.take_events",
+];
+
+/// Points where it is dangerous to wake up after others have gone on.
+const DANGEROUS: [&str; 9] = [
+    "append.accept",
+    "appended.accept",
+    "attempt.equipped",
+    "append.start",
+    "attempt.started",
+    "attempt.answered",
+    "append.settle",
+    "feed.polled",
+    "append.take_events",
+];
+
+#[derive(Clone, Copy, Debug)]
+struct Case {
+    point: &'static str,
+    delivered: bool,
+    /// Whether the client comes back to the node that died, which was started again.
+    same: bool,
+    freezes: bool,
+}
+
+/// One organization, and a node that is going to die.
+struct Scene {
+    app: TestApp,
+    endpoint: Endpoint,
+    tenant: Tenant,
+    node: TestNode,
+}
+
+impl Scene {
+    async fn set(case: Case) -> Self {
+        let flags = Flags::default()
+            .with("node-lease", "800ms")
+            .with("node-renewal", "100ms");
+        let mut app = TestApp::start_with(flags).await;
+        let endpoint = Endpoint::start("").await.unwrap();
+        let tenant = app.organization("acme").await;
+        endpoint.set_keys(&[tenant.key()]);
+        tenant.prepare(&Source::at(&endpoint)).await;
+        let freezes = if case.freezes { ":freeze" } else { "" };
+        let armed = (
+            coordinator::broken::CRASHPOINT,
+            format!("{}{freezes}", case.point),
+        );
+        let node = app.spawn_node_in(EXECUTABLE, vec![armed]).await;
+        // Its source is another's until it serves.
+        app.stop().await;
+        Self {
+            app,
+            endpoint,
+            tenant,
+            node,
+        }
+    }
+
+    async fn frozen(&self) {
+        let stat = format!("/proc/{}/stat", self.node.pid());
+        eventually("the node to freeze", async || {
+            std::fs::read_to_string(&stat)
+                .unwrap()
+                .contains(") T ")
+                .then_some(())
+        })
+        .await;
+    }
+}
+
+fn request(case: Case) -> v1::CommitRequest {
+    let model = if case.delivered { "airports" } else { "notes" };
+    intent::commit(
+        "write",
+        vec![intent::create(model, "a", &json!({"token": "write"}))],
+    )
+}
+
+/// What is wrong after a case, if anything is.
+async fn play(case: Case) -> Vec<String> {
+    let mut scene = Scene::set(case).await;
+    let request = request(case);
+    let here = scene.tenant.at(scene.node.address());
+    let row = Row::from_iter([("token".to_owned(), "outside".into())]);
+    scene.endpoint.write_outside("airports", "b", row);
+    let early = here.commit_within(request.clone(), Duration::from_secs(2));
+    let early = tokio::time::timeout(Duration::from_secs(3), early).await;
+    let mut other = None;
+    if case.freezes {
+        scene.frozen().await;
+    } else {
+        let status = scene.node.ended().await;
+        assert_eq!(
+            std::os::unix::process::ExitStatusExt::signal(&status),
+            Some(9),
+            "{case:?}: {}",
+            scene.node.log()
+        );
+    }
+    let there = if case.same {
+        scene.node.disarm();
+        scene.node.restart().await;
+        here.connected_anew()
+    } else {
+        let node = scene.app.spawn_node(EXECUTABLE).await;
+        let there = scene.tenant.at(node.address());
+        other = Some(node);
+        there
+    };
+    let receipt = there.confirm(request.clone()).await;
+    // The change that was made outside comes in, too.
+    eventually("the event to be taken in", async || {
+        let feed = there.status().await.feed?;
+        (feed.taken_count == 1).then_some(())
+    })
+    .await;
+    if case.freezes {
+        scene.node.signal(Signal::SIGCONT);
+        let again = here.connected_anew().confirm(request.clone()).await;
+        assert_eq!(again, receipt, "{case:?}");
+    }
+    let history = judged(
+        &scene,
+        case,
+        &there,
+        [early.ok().and_then(Result::ok), Some(receipt)],
+    );
+    let faults = history.await.faults();
+    drop(other);
+    let faults = faults.iter().map(Fault::to_string);
+    faults.map(|it| format!("{case:?}: {it}")).collect()
+}
+
+async fn judged(
+    scene: &Scene,
+    case: Case,
+    tenant: &Tenant,
+    receipts: [Option<v1::Receipt>; 2],
+) -> History {
+    let model = if case.delivered { "airports" } else { "notes" };
+    let row = history::Row {
+        model: model.to_owned(),
+        id: "a".to_owned(),
+    };
+    let write = Write {
+        token: "write".to_owned(),
+        rows: BTreeSet::from([row]),
+        delivered: case.delivered,
+        sent: 1,
+        acknowledged: Some(2),
+        answers: receipts.iter().flatten().filter_map(Answer::of).collect(),
+        ..Write::default()
+    };
+    History::gather(vec![write], &scene.endpoint, &scene.app.pool(), tenant).await
+}
+
+async fn all(cases: impl Iterator<Item = Case>) {
+    let playing = futures_util::stream::iter(cases.map(play));
+    let faults: Vec<_> = playing.buffer_unordered(AT_ONCE).collect().await;
+    let faults = faults.concat();
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+/// Every point, for each backing that passes it.
+fn points() -> impl Iterator<Item = (&'static str, bool)> {
+    let managed = EVERY.into_iter().map(|it| (it, false));
+    let delivered = EVERY.into_iter().chain(DELIVERED).map(|it| (it, true));
+    managed.chain(delivered)
+}
+
+fn case(point: &'static str, delivered: bool, same: bool) -> Case {
+    Case {
+        point,
+        delivered,
+        same,
+        freezes: false,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_dies_at_any_point_of_a_write_costs_it_nothing() {
+    // Every other client comes back to the same node.
+    let turns = points().zip([true, false].into_iter().cycle());
+    all(turns.map(|((point, delivered), same)| case(point, delivered, same))).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "the other half of the matrix: as many cases again, for whoever has the time"]
+async fn a_node_that_dies_at_any_point_of_a_write_costs_it_nothing_elsewhere() {
+    let turns = points().zip([false, true].into_iter().cycle());
+    all(turns.map(|((point, delivered), same)| case(point, delivered, same))).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_sleeps_at_a_dangerous_point_and_wakes_up_later_harms_nothing() {
+    let cases = DANGEROUS.into_iter().map(|point| Case {
+        freezes: true,
+        ..case(point, true, false)
+    });
+    all(cases).await;
+}
