@@ -1,5 +1,6 @@
 //! Rows that live behind a Data Source, asked for at its endpoint.
 
+mod cut;
 mod failure;
 
 use std::sync::Arc;
@@ -11,12 +12,13 @@ use backends::data_source::endpoint::EndpointUrl;
 use backends::data_source::exchange::Exchange;
 use backends::data_source::wire::{self, list_body, load_body};
 use backends::json::canonical;
-use backends::query::{OrderBy, Query, compare_fields, compare_rows, matches};
+use backends::query::Query;
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::Value;
 use uuid::Uuid;
 
+pub(super) use self::cut::SourcePosition;
+use self::cut::{cut, is_cut_off};
 use self::failure::Failure;
 use super::gate::Gates;
 use super::scope;
@@ -29,9 +31,6 @@ use crate::store::source_requests::{self, LastRequests, SourceEndpoint, source_e
 
 /// When a caller may ask again, if the endpoint does not say.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
-
-/// The longest text that a page token carries of the page's last row, in bytes.
-const LONGEST_LAST: usize = 256;
 
 /// Asks endpoints for rows.
 #[derive(Debug)]
@@ -49,22 +48,6 @@ pub(super) struct Asked<'a> {
     pub(super) source: &'a str,
     pub(super) model: &'a str,
     pub(super) reader: &'a Reader,
-}
-
-/// Where a list goes on: how many rows of the endpoint's page behind `cursor` were answered.
-///
-/// An endpoint may answer with more rows than it was asked for; what is over waits there.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct SourcePosition {
-    cursor: Option<String>,
-    answered: u32,
-    /// The endpoint gives no cursor: it is asked for all that it gives at once.
-    #[serde(default)]
-    at_once: bool,
-    /// What the row of those behind a cursor that comes last in the order asked for holds in its field,
-    /// if it was asked for and that is short: no later row comes before it.
-    #[serde(default)]
-    last: Option<Value>,
 }
 
 /// A page of rows, and the log's position from before they were asked for.
@@ -299,82 +282,4 @@ impl Question {
             body: body.into(),
         }
     }
-}
-
-/// Whether there may be more rows than the endpoint's only page holds, and no way to ask for them.
-/// One that has given a cursor before knows what its absence says; one that gives more rows than it
-/// was asked for gives all that it has.
-fn is_cut_off(page: &ListPage, from: &SourcePosition, limit: u32) -> bool {
-    let only = from.cursor.is_none() && page.next_cursor.is_none();
-    only && page.rows.len() == limit as usize
-}
-
-/// Cuts one page out of what the endpoint answered, says where the next one begins, and whether all
-/// rows that were seen came in the order asked for.
-fn cut(
-    mut rows: Vec<Map<String, Value>>,
-    next_cursor: Option<String>,
-    query: &Query,
-    from: SourcePosition,
-) -> (Vec<Map<String, Value>>, Option<SourcePosition>, bool) {
-    rows.retain(|row| {
-        query
-            .conditions
-            .iter()
-            .all(|condition| matches(row, condition))
-    });
-    let order = query.order.as_ref();
-    let in_parts = from.cursor.is_some() || next_cursor.is_some();
-    let mut in_order = true;
-    if !in_parts {
-        rows.sort_by(|a, b| compare_rows(order, a, b));
-    } else if let Some(order) = order {
-        in_order =
-            rows.is_sorted_by(|a, b| compare_fields(order, held(a, order), held(b, order)).is_le());
-    }
-    let end = from.answered.saturating_add(query.limit);
-    let more = rows.len() > end as usize;
-    let mut page: Vec<_> = rows
-        .into_iter()
-        .skip(from.answered as usize)
-        .take(query.limit as usize)
-        .collect();
-    let mut last = from.last;
-    if let Some(order) = order.filter(|_| in_parts) {
-        // After the cut, so that none is lost or told twice when the next part is longer.
-        page.sort_by(|a, b| compare_rows(Some(order), a, b));
-        let ends = [page.first(), page.last()].map(|row| row.map(|row| held(row, order)));
-        let before = |row: &Value| {
-            let last = last.as_ref();
-            last.is_some_and(|last| compare_fields(order, row, last).is_lt())
-        };
-        in_order &= !ends[0].is_some_and(before);
-        let further = ends[1].filter(|end| !before(end));
-        last = further
-            .map_or(last, |end| Some(end.clone()))
-            .filter(|last| last.as_str().is_none_or(|text| text.len() <= LONGEST_LAST))
-            .filter(|last| !last.is_array() && !last.is_object());
-    }
-    let next = if more {
-        Some(SourcePosition {
-            cursor: from.cursor,
-            answered: end,
-            at_once: from.at_once,
-            last,
-        })
-    } else {
-        // The cursor that was sent, come back, would go round in circles.
-        next_cursor
-            .filter(|next| from.cursor.as_ref() != Some(next))
-            .map(|next| SourcePosition {
-                cursor: Some(next),
-                last,
-                ..SourcePosition::default()
-            })
-    };
-    (page, next, in_order)
-}
-
-fn held<'a>(row: &'a Map<String, Value>, order: &OrderBy) -> &'a Value {
-    row.get(&order.field).unwrap_or(&Value::Null)
 }
