@@ -99,7 +99,7 @@ impl Flushers {
         let (reply, answer) = oneshot::channel();
         let name = command.name();
         if broken::is(Control::RequestFuture) && matches!(command, Command::Accept(_)) {
-            return self.shared.decide_here(organization, command).await;
+            return Box::pin(self.shared.decide_here(organization, command)).await;
         }
         self.enqueue(organization, Submitted { command, reply })?;
         let span = tracing::debug_span!("append", command = name);

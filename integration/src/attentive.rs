@@ -1,5 +1,6 @@
-//! An ear for the one answer that the service never gives: `UNKNOWN` tells a caller nothing about
-//! what to do next, so every test fails that hears it. What the transport makes up by itself, when a
+//! An ear for the one answer that the service never gives: every test fails that hears `UNKNOWN`.
+//!
+//! It tells a caller nothing about what to do next. What the transport makes up by itself, when a
 //! connection breaks for example, is not meant.
 
 use std::future::Future;

@@ -1,5 +1,6 @@
-//! What strangers may send, as bytes of any kind: each target takes some, and panics when a promise is
-//! broken. Tests run them over the committed corpus and mutations of it; `fuzz/` hands them to a
+//! What strangers may send: each target takes bytes of any kind, and panics when a promise is broken.
+//!
+//! Tests run them over the committed corpus and mutations of it; `fuzz/` hands them to a
 //! fuzzer, which looks for longer.
 
 #[cfg(test)]

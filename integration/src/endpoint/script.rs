@@ -159,7 +159,7 @@ impl Reply {
             Self::Honest => Some(honest.as_u16()),
             Self::Fixed(status, ..) => Some(status.as_u16()),
             Self::HeadOnly => Some(StatusCode::OK.as_u16()),
-            Self::Raw(bytes) => {
+            Self::Raw(bytes) | Self::Endless(bytes, _) => {
                 let status = bytes.strip_prefix(b"HTTP/1.1 ")?.get(..3)?;
                 std::str::from_utf8(status).ok()?.parse().ok()
             }

@@ -1,6 +1,11 @@
 //! Secrets, and what a settled commit wrote, are looked for wherever a node leaves a trace: its most
 //! talkative log, what it exports, what it answers and prints, and a dump of its database.
 
+#![expect(
+    clippy::too_many_lines,
+    reason = "all that may leave a trace is a long list"
+)]
+
 mod collector;
 mod dump;
 
@@ -38,10 +43,10 @@ fn spellings(secret: &str) -> Vec<String> {
         .filter(|it| it.len() == 32);
     let meanings = [Some(secret.as_bytes().to_vec()), bytes];
     let written = meanings.into_iter().flatten().flat_map(|it| {
-        let hexadecimal: String = it.iter().map(|byte| format!("{byte:02x}")).collect();
+        let hexadecimal: Vec<String> = it.iter().map(|byte| format!("{byte:02x}")).collect();
         let listed = format!("{it:?}");
         [
-            hexadecimal,
+            hexadecimal.concat(),
             BASE64_URL_SAFE_NO_PAD.encode(&it),
             listed[1..listed.len() - 1].to_owned(),
         ]

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 
 use tokio::io::AsyncWriteExt;
 use tokio::net::tcp::OwnedWriteHalf;
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::Stage;
 use super::frames::{
     CONTINUATION, DATA, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM, Frame, GOAWAY, HEADERS,
-    MAX_CONCURRENT_STREAMS, PING, REFUSED_STREAM, RST_STREAM, SETTINGS, WINDOW_UPDATE, call,
-    fields, frame, hello, setting,
+    MAX_CONCURRENT_STREAMS, PING, REFUSED_STREAM, RST_STREAM, Reading, SETTINGS, WINDOW_UPDATE,
+    call, fields, frame, hello, setting,
 };
 
 const COMMIT: &str = "/ablo.coordinator.v1.Coordinator/Commit";
@@ -32,6 +33,12 @@ async fn pour(writing: &mut OwnedWriteHalf, parts: impl Iterator<Item = Vec<u8>>
         taken += 1;
     }
     taken
+}
+
+/// Reads while somebody writes.
+#[expect(clippy::disallowed_methods, reason = "ends with the connection")]
+fn gathered(reading: Reading) -> JoinHandle<Vec<Frame>> {
+    tokio::spawn(reading.all())
 }
 
 /// Errors that a server told, by kind of frame and code.
@@ -59,7 +66,7 @@ async fn streams_beyond_the_limit_are_refused() {
     // Calls that never say what they want.
     let block = call(COMMIT, stage.tenant.key());
     let opened = streams(10_000).map(|it| frame(HEADERS, END_HEADERS, it, &block));
-    let frames = tokio::spawn(reading.all());
+    let frames = gathered(reading);
     let opened = pour(&mut writing, opened).await;
     stage.served(50).await;
     drop(writing);
@@ -85,7 +92,7 @@ async fn calls_that_are_taken_back_at_once_cost_nobody_else_anything() {
             let opened = frame(HEADERS, END_HEADERS, it, &block);
             [opened, frame(RST_STREAM, 0, it, &CANCEL)].concat()
         });
-        let frames = tokio::spawn(reading.all());
+        let frames = gathered(reading);
         let taken = pour(&mut writing, pairs).await;
         stage.served(20).await;
         drop(writing);
@@ -108,7 +115,7 @@ async fn a_client_that_makes_the_server_take_calls_back_is_sent_away() {
         let opened = frame(HEADERS, END_HEADERS, it, &block);
         [opened, frame(WINDOW_UPDATE, 0, it, &everything)].concat()
     });
-    let frames = tokio::spawn(reading.all());
+    let frames = gathered(reading);
     let taken = pour(&mut writing, pairs).await;
     let told = errors(&frames.await.unwrap());
     assert!(
@@ -151,7 +158,7 @@ async fn headers_that_do_not_end_end_the_connection() {
         let parts = [begun]
             .into_iter()
             .chain(std::iter::repeat_n(goes_on, 100_000));
-        let frames = tokio::spawn(reading.all());
+        let frames = gathered(reading);
         let taken = pour(&mut writing, parts).await;
         let frames = timeout(integration::app::PATIENCE, frames).await;
         let told = errors(&frames.expect("the server ends it").unwrap());

@@ -27,7 +27,8 @@ impl Dump {
 
     /// Tables with a row that shows a text, as text or as bytes.
     pub(super) fn tables_with(&self, text: &str) -> Vec<&str> {
-        let bytes: String = text.bytes().map(|byte| format!("{byte:02x}")).collect();
+        let bytes: Vec<String> = text.bytes().map(|byte| format!("{byte:02x}")).collect();
+        let bytes = bytes.concat();
         let shows = |rows: &str| rows.contains(text) || rows.contains(&bytes);
         let found = self.0.iter().filter(|(_, rows)| shows(rows));
         found.map(|(table, _)| table.as_str()).collect()

@@ -84,7 +84,7 @@ impl Furnished {
         for (tx, row) in [(DEAD, ROW), ("tansy-dead-two", "tansy-row-two")] {
             let create = intent::create(CONTACTS, row, &json!({"text": "hush-contact"}));
             let mut request = intent::commit(tx, vec![create]);
-            request.participant.as_mut().unwrap().id = "hush-person".to_owned();
+            "hush-person".clone_into(&mut request.participant.as_mut().unwrap().id);
             assert!(tenant.settle(request).await.dead);
         }
         let (name, actor) = (SOURCE.to_owned(), "hush-actor".to_owned());
