@@ -3,8 +3,9 @@
 //! Two parsers that disagree about one text (which of two equal keys wins, what `1e400` is) make
 //! two systems disagree about one row. So everything that a caller or an endpoint sends is read by
 //! [`parse`], which refuses what RFC 8259 leaves open and what Postgres cannot store, and says
-//! where it is. Text that was written with [`canonical`] is read with [`parse`] as well:
-//! `serde_json`'s own reader rewrites exponents and gives one reserved key a meaning.
+//! where it is; [`raw_fields`] and its kin find the parts of a text that are to be judged apart.
+//! Text that was written with [`canonical`] is read with [`parse`] as well: `serde_json`'s own reader
+//! rewrites exponents and gives one reserved key a meaning.
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -13,6 +14,9 @@ use serde_json::{Map, Number, Value};
 
 mod number;
 mod parser;
+mod parts;
+
+pub use parts::{lossy_string, raw_fields, raw_items};
 
 /// The deepest nesting that is accepted: a scalar has depth 0, `[]` and `{}` have depth 1.
 pub const MAX_DEPTH: usize = 64;

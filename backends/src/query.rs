@@ -220,19 +220,23 @@ pub fn compare_rows(
     a: &Map<String, Value>,
     b: &Map<String, Value>,
 ) -> Ordering {
-    let by_field = |field: &str| {
-        let value = |row: &'_ Map<String, Value>| row.get(field).cloned().unwrap_or(Value::Null);
-        compare_any(&value(a), &value(b))
-    };
+    let of =
+        |row: &'_ Map<String, Value>, field: &str| row.get(field).cloned().unwrap_or(Value::Null);
     let ordered = order.map_or(Ordering::Equal, |order| {
-        let upwards = by_field(&order.field);
-        if order.descending {
-            upwards.reverse()
-        } else {
-            upwards
-        }
+        compare_fields(order, &of(a, &order.field), &of(b, &order.field))
     });
-    ordered.then_with(|| by_field("id"))
+    ordered.then_with(|| compare_any(&of(a, "id"), &of(b, "id")))
+}
+
+/// Orders two rows by what they hold in the field of `order`, as [`compare_rows`] does, ties left as
+/// they are; an absent field is null.
+pub fn compare_fields(order: &OrderBy, a: &Value, b: &Value) -> Ordering {
+    let upwards = compare_any(a, b);
+    if order.descending {
+        upwards.reverse()
+    } else {
+        upwards
+    }
 }
 
 fn is_scalar(value: &Value) -> bool {

@@ -23,6 +23,8 @@ mod record;
 mod take;
 pub mod trail;
 
+pub(crate) use poll::TOO_LARGE;
+
 use std::collections::HashSet;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;

@@ -138,7 +138,15 @@ pub fn event_pages(data: &[u8]) {
     let Ok(page) = feed_outcome(&exchange) else {
         return;
     };
-    for raw in page.events {
+    for told in page.events {
+        let raw = match told {
+            Ok(raw) => raw,
+            Err(unreadable) => {
+                // It is stored as it is.
+                assert!(!unreadable.text.contains('\0') && !unreadable.rule.contains('\0'));
+                continue;
+            }
+        };
         survives(&raw);
         if let Ok(event) = parse_event(raw) {
             for text in [&event.id, &event.model, &event.entity_id] {

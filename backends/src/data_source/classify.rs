@@ -25,6 +25,9 @@ pub const RESPONSE_INVALID: &str = "response_invalid";
 /// How much of an endpoint's message is kept, in characters.
 const MESSAGE_CHARACTERS: usize = 1_000;
 
+/// The code of a refusal whose own is empty.
+const NO_CODE: &str = "refused";
+
 /// How much of an endpoint's error code is kept, in characters.
 const CODE_CHARACTERS: usize = 128;
 
@@ -205,7 +208,11 @@ fn declined(exchange: &Exchange, status: u16) -> Outcome {
             error: status_error(exchange, status),
         },
         Some(ErrorBody { error, message, .. }) => Outcome::Refused {
-            code: shortened(&error, CODE_CHARACTERS),
+            code: if error.is_empty() {
+                NO_CODE.to_owned()
+            } else {
+                shortened(&error, CODE_CHARACTERS)
+            },
             message: message.map_or_else(
                 || "the endpoint refused the commit".to_owned(),
                 |message| shortened(&message, MESSAGE_CHARACTERS),

@@ -9,14 +9,16 @@ use crate::operation::{OnStale, Operation, OperationKind};
 use crate::query::{Condition, Query};
 
 mod answer;
+mod feed;
 mod stored;
 
 pub(super) use answer::fields;
 pub use answer::id_text;
 pub use answer::{
-    AnswerFault, ErrorBody, Event, EventsPage, FeedPage, Row, parse_error, parse_event,
-    parse_events, parse_feed, parse_list, parse_load,
+    AnswerFault, ErrorBody, Event, EventsPage, Row, parse_error, parse_event, parse_events,
+    parse_list, parse_load,
 };
+pub use feed::{FeedPage, Unreadable, parse_feed};
 pub use stored::{operations, scope};
 
 /// On whose behalf a request is made. What is not known is left out.

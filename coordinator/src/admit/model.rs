@@ -142,7 +142,10 @@ impl Model {
     pub(super) fn check_value(&self, row: &Value) -> Result<(), FieldFault> {
         self.check_names(row)?;
         if extent(row) > MAX_BYTES {
-            let rule = format!("a row is longer than {MAX_BYTES} bytes");
+            let rule = format!(
+                "a row is longer than {MAX_BYTES} bytes as it is stored, its numbers written out \
+                 without exponents"
+            );
             return Err(FieldFault {
                 field: String::new(),
                 reason: "row_too_large",

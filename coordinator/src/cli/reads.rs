@@ -145,7 +145,10 @@ pub(super) async fn list(
         }
     }
     if incomplete {
-        note("The Data Source gave a full page and no cursor: there may be more rows.");
+        note(
+            "There may be more rows, or rows that belong before these: the Data Source gave a full \
+             page and no cursor, or pages in another order.",
+        );
     }
     Ok(())
 }

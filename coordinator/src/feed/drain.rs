@@ -1,7 +1,7 @@
 //! Taking in pushed events.
 
+use backends::data_source::wire::Unreadable;
 use backends::json;
-use serde_json::Value;
 
 use super::take::{Batch, Raw};
 use super::{FeedReader, Trouble};
@@ -24,7 +24,8 @@ impl FeedReader {
         let floor = self.history.floor(oldest - lag);
         let events = waiting.into_iter().map(|one| Raw {
             // What was written was checked; a text that reads otherwise is quarantined as it is.
-            value: json::parse_stored(&one.event).unwrap_or(Value::String(one.event)),
+            told: json::parse_stored(&one.event)
+                .map_err(|error| Unreadable::new(one.event.as_bytes(), &error)),
             pushed: Some(one.position),
         });
         let batch = Batch {

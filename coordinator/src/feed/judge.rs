@@ -1,6 +1,6 @@
 //! Whether an event can be taken in: what passes here is well-formed and fits the schema.
 
-use backends::data_source::wire::{Event, Row, id_text, parse_event};
+use backends::data_source::wire::{Event, Row, Unreadable, id_text, parse_event};
 use backends::json::canonical;
 use backends::operation::{Change, OperationKind};
 use serde_json::Value;
@@ -25,15 +25,22 @@ pub(super) struct Judge<'a> {
     pub(super) schema: Option<&'a Schema>,
 }
 
+/// An event as it came.
+pub(super) type Told = Result<Value, Unreadable>;
+
 /// Why an event does not fit: a code, and a sentence.
 type Fault = (String, String);
 
 impl Judge<'_> {
     /// An event as it came, judged; with the names of the commits that it says it came from.
-    pub(super) fn event(&self, raw: &Value) -> (ExternalEvent, Vec<String>) {
+    pub(super) fn event(&self, raw: &Told) -> (ExternalEvent, Vec<String>) {
         let id = Some(event_id(raw));
-        let judged = parse_event(raw.clone())
-            .map_err(|fault| fault_of("event_invalid", fault.to_string()))
+        let read = match raw {
+            Ok(value) => parse_event(value.clone()).map_err(|fault| fault.to_string()),
+            Err(unreadable) => Err(unreadable.rule.clone()),
+        };
+        let judged = read
+            .map_err(|rule| fault_of("event_invalid", rule))
             .and_then(|event| {
                 self.change(&event)
                     .map(|(change, bare)| (event, change, bare))
@@ -41,7 +48,10 @@ impl Judge<'_> {
         let (change, bare, names) = match judged {
             Ok((event, change, bare)) => (Ok(change), bare, names(&event)),
             Err((reason, message)) => {
-                let event = beginning(canonical(raw));
+                let event = beginning(match raw {
+                    Ok(value) => canonical(value),
+                    Err(unreadable) => unreadable.text.clone(),
+                });
                 let misfit = Misfit {
                     reason,
                     message,
@@ -136,16 +146,22 @@ fn fault_of(reason: &str, message: impl Into<String>) -> Fault {
 
 /// The event's own id; a hash of it when it is none that can be kept, or of the whole event when it
 /// has none.
-pub(super) fn event_id(raw: &Value) -> String {
-    let id = raw.get("id");
-    if let Some(id) = id.and_then(id_text) {
+pub(super) fn event_id(raw: &Told) -> String {
+    let (id, text) = match raw {
+        Ok(value) => {
+            let id = value.get("id");
+            let text = match id {
+                Some(Value::String(id)) if !id.is_empty() => id.clone(),
+                Some(Value::Number(id)) => id.to_string(),
+                _ => canonical(value),
+            };
+            (id.and_then(id_text), text)
+        }
+        Err(unreadable) => (unreadable.id.as_deref(), unreadable.text.clone()),
+    };
+    if let Some(id) = id {
         return id.to_owned();
     }
-    let text = match id {
-        Some(Value::String(id)) if !id.is_empty() => id.clone(),
-        Some(Value::Number(id)) => id.to_string(),
-        _ => canonical(raw),
-    };
     let digest = Sha256::digest(text.as_bytes());
     let hex = digest.iter().fold(String::new(), |mut hex, byte| {
         hex.push(char::from_digit(u32::from(byte >> 4), 16).expect("four bits are a digit"));
@@ -199,7 +215,7 @@ mod tests {
             source: "crm",
             schema: Some(&schema),
         };
-        judge.event(event)
+        judge.event(&Ok(event.clone()))
     }
 
     fn event(changes: &Value) -> Value {
@@ -270,10 +286,37 @@ mod tests {
         let (hashed, _) = judged(&event(&json!({"id": long})));
         let id = hashed.id.unwrap();
         assert!(id.starts_with("sha256:") && id.len() == 71 && hashed.change.is_err());
-        assert_ne!(event_id(&json!(7)), event_id(&json!(8)));
-        assert_eq!(event_id(&json!({"id": 7})), "7");
+        assert_ne!(event_id(&Ok(json!(7))), event_id(&Ok(json!(8))));
+        assert_eq!(event_id(&Ok(json!({"id": 7}))), "7");
         let huge = json!({"id": "e", "x": "é".repeat(KEPT)});
         let misfit = judged(&huge).0.change.unwrap_err();
         assert!(misfit.event.len() <= KEPT && misfit.event.len() > KEPT - 4);
+    }
+
+    #[test]
+    fn an_event_that_cannot_be_read_is_a_misfit_with_its_text() {
+        let judge = Judge {
+            organization: &OrganizationId::new("acme"),
+            source: "crm",
+            schema: None,
+        };
+        let judged = |id: Option<&str>| {
+            let unreadable = Unreadable {
+                id: id.map(str::to_owned),
+                text: r#"{"id":"e","s":"\u0000"}"#.to_owned(),
+                rule: "s: a rule".to_owned(),
+            };
+            let (event, names) = judge.event(&Err(unreadable));
+            assert!(names.is_empty());
+            (event.id.unwrap(), event.change.unwrap_err())
+        };
+        let (id, misfit) = judged(Some("e"));
+        assert_eq!(
+            (id.as_str(), misfit.reason.as_str()),
+            ("e", "event_invalid")
+        );
+        assert_eq!(misfit.message, "s: a rule");
+        assert_eq!(misfit.event, r#"{"id":"e","s":"\u0000"}"#);
+        assert!(judged(None).0.starts_with("sha256:"));
     }
 }

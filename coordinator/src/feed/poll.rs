@@ -11,6 +11,7 @@ use time::OffsetDateTime;
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use super::judge::{Told, event_id};
 use super::take::{Batch, Raw};
 use super::trail::{Next, Sweep};
 use super::{FeedReader, PAGE, Trouble};
@@ -30,6 +31,9 @@ const LONGEST_WAY: usize = 1_000;
 /// A page of so many events may have more behind it, however many were asked for: endpoints have
 /// limits of their own.
 const FULL: usize = 100;
+
+/// The class of a failed poll: the next event alone is longer than an answer may be.
+pub(crate) const TOO_LARGE: &str = "event_too_large";
 
 /// The longest cursor that is kept, in bytes.
 const LONGEST_CURSOR: usize = 4 << 10;
@@ -135,7 +139,7 @@ impl FeedReader {
             },
             None => Step::Stay,
         };
-        let known = |event: &serde_json::Value| self.recent.knows(&super::judge::event_id(event));
+        let known = |event: &Told| self.recent.knows(&event_id(event));
         if step != Step::Stay || !page.events.iter().all(known) {
             let since = self.last_sweep_at;
             let batch = Batch {
@@ -198,6 +202,25 @@ impl FeedReader {
         if too_large && self.limit > 1 {
             self.limit /= 2;
             return Ok(None);
+        }
+        if too_large {
+            let fault = ReadFault {
+                kind: ReadFaultKind::Unavailable,
+                class: TOO_LARGE.to_owned(),
+                message: "the answer is longer than 1 MiB although one event was asked for; \
+                          the feed stands still until the endpoint leaves the event out or \
+                          shortens it, or the feed is reset to a cursor behind it"
+                    .to_owned(),
+            };
+            if self.noted.failed_otherwise(TOO_LARGE) {
+                tracing::error!(
+                    organization = %self.organization,
+                    source.id = self.source,
+                    "a feed stands still at an event that is too large"
+                );
+                self.tools.metrics.feed_alarm(TOO_LARGE);
+            }
+            return self.failed(&exchange, &fault, cursor).await.map(|()| None);
         }
         let page = feed_outcome(&exchange).and_then(bounded);
         match page {

@@ -25,6 +25,11 @@ impl Noted {
         self.class.as_deref() != class || self.at.is_none_or(|at| at.elapsed() >= NOTE_EVERY)
     }
 
+    /// Whether the last poll on record did not fail with this class.
+    pub(super) fn failed_otherwise(&self, class: &str) -> bool {
+        self.class.as_deref() != Some(class)
+    }
+
     /// It was written.
     pub(super) fn wrote(&mut self, class: Option<&str>) {
         self.at = Some(Instant::now());

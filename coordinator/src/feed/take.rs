@@ -7,7 +7,7 @@ use backends::operation::{Change, RowKey};
 use serde_json::Value;
 use tokio::time::Instant;
 
-use super::judge::Judge;
+use super::judge::{Judge, Told};
 use super::{FeedReader, Trouble, tell_denied};
 use crate::admit::Schema;
 use crate::courier::flight::Claim;
@@ -44,17 +44,14 @@ pub(super) struct Batch {
 
 /// An event as it came.
 pub(super) struct Raw {
-    pub(super) value: Value,
+    pub(super) told: Told,
     /// Its place among the pushed events.
     pub(super) pushed: Option<i64>,
 }
 
 impl Raw {
-    pub(super) fn polled(value: Value) -> Self {
-        Self {
-            value,
-            pushed: None,
-        }
+    pub(super) fn polled(told: Told) -> Self {
+        Self { told, pushed: None }
     }
 }
 
@@ -130,7 +127,7 @@ impl FeedReader {
         let mut named = Vec::new();
         let mut events = Vec::with_capacity(raws.len());
         for (place, raw) in raws.iter().enumerate() {
-            let (mut event, names) = judge.event(&raw.value);
+            let (mut event, names) = judge.event(&raw.told);
             event.pushed = raw.pushed;
             if let Ok(change) = &event.change {
                 let row = |client_tx_id| Named {

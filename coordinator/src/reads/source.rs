@@ -1,5 +1,6 @@
 //! Rows that live behind a Data Source, asked for at its endpoint.
 
+mod cut;
 mod failure;
 
 use std::sync::Arc;
@@ -11,12 +12,13 @@ use backends::data_source::endpoint::EndpointUrl;
 use backends::data_source::exchange::Exchange;
 use backends::data_source::wire::{self, list_body, load_body};
 use backends::json::canonical;
-use backends::query::{Query, compare_rows, matches};
+use backends::query::Query;
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::Value;
 use uuid::Uuid;
 
+pub(super) use self::cut::SourcePosition;
+use self::cut::{cut, is_cut_off};
 use self::failure::Failure;
 use super::gate::Gates;
 use super::scope;
@@ -48,25 +50,14 @@ pub(super) struct Asked<'a> {
     pub(super) reader: &'a Reader,
 }
 
-/// Where a list goes on: how many rows of the endpoint's page behind `cursor` were answered.
-///
-/// An endpoint may answer with more rows than it was asked for; what is over waits there.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct SourcePosition {
-    cursor: Option<String>,
-    answered: u32,
-    /// The endpoint gives no cursor: it is asked for all that it gives at once.
-    #[serde(default)]
-    at_once: bool,
-}
-
 /// A page of rows, and the log's position from before they were asked for.
 #[derive(Debug)]
 pub(super) struct SourcePage {
     pub(super) rows: Vec<String>,
     pub(super) next: Option<SourcePosition>,
     pub(super) read_at: i64,
-    /// There may be rows that the endpoint gives nobody a way to ask for.
+    /// There may be rows that the endpoint gives nobody a way to ask for, or that should have come
+    /// before.
     pub(super) incomplete: bool,
 }
 
@@ -105,9 +96,10 @@ impl SourceReader {
 
     /// A page of the rows that meet the query's conditions: the endpoint may ignore everything but
     /// the limit, so conditions and limit are applied to its answer again. Rows that come all at
-    /// once are put in order here; the order of longer lists is the endpoint's. One that fills the
-    /// limit and gives no cursor is asked again, for as many rows as it may give: what it holds
-    /// beyond them is out of reach, and the answer says so.
+    /// once are put in order here, and so is each page of longer lists; that no row of a later page
+    /// belongs before them is the endpoint's to see to, and where it does not, the answer says so.
+    /// One that fills the limit and gives no cursor is asked again, for as many rows as it may give:
+    /// what it holds beyond them is out of reach, and the answer says so.
     pub(super) async fn list(
         self: &Arc<Self>,
         asked: Asked<'_>,
@@ -124,8 +116,8 @@ impl SourceReader {
             limit = MAX_PAGE;
             (read_at, page) = self.page(asked, query, (&from, limit)).await?;
         }
-        let incomplete = is_cut_off(&page, &from, limit);
-        let (rows, next) = cut(page.rows, page.next_cursor, query, from);
+        let cut_off = is_cut_off(&page, &from, limit);
+        let (rows, next, in_order) = cut(page.rows, page.next_cursor, query, from);
         let rows = rows
             .into_iter()
             .map(|row| canonical(&Value::Object(row)))
@@ -134,7 +126,7 @@ impl SourceReader {
             rows,
             next,
             read_at,
-            incomplete,
+            incomplete: cut_off || !in_order,
         })
     }
 
@@ -290,53 +282,4 @@ impl Question {
             body: body.into(),
         }
     }
-}
-
-/// Whether there may be more rows than the endpoint's only page holds, and no way to ask for them.
-/// One that has given a cursor before knows what its absence says; one that gives more rows than it
-/// was asked for gives all that it has.
-fn is_cut_off(page: &ListPage, from: &SourcePosition, limit: u32) -> bool {
-    let only = from.cursor.is_none() && page.next_cursor.is_none();
-    only && page.rows.len() == limit as usize
-}
-
-/// Cuts one page out of what the endpoint answered, and says where the next one begins.
-fn cut(
-    mut rows: Vec<Map<String, Value>>,
-    next_cursor: Option<String>,
-    query: &Query,
-    from: SourcePosition,
-) -> (Vec<Map<String, Value>>, Option<SourcePosition>) {
-    rows.retain(|row| {
-        query
-            .conditions
-            .iter()
-            .all(|condition| matches(row, condition))
-    });
-    if from.cursor.is_none() && next_cursor.is_none() {
-        rows.sort_by(|a, b| compare_rows(query.order.as_ref(), a, b));
-    }
-    let end = from.answered.saturating_add(query.limit);
-    let more = rows.len() > end as usize;
-    let page = rows
-        .into_iter()
-        .skip(from.answered as usize)
-        .take(query.limit as usize)
-        .collect();
-    let next = if more {
-        Some(SourcePosition {
-            cursor: from.cursor,
-            answered: end,
-            at_once: from.at_once,
-        })
-    } else {
-        // The cursor that was sent, come back, would go round in circles.
-        next_cursor
-            .filter(|next| from.cursor.as_ref() != Some(next))
-            .map(|next| SourcePosition {
-                cursor: Some(next),
-                ..SourcePosition::default()
-            })
-    };
-    (page, next)
 }

@@ -347,6 +347,18 @@ async fn a_source_that_fails_is_named_and_put_on_record() {
             Class::Precondition,
             "source_misconfigured",
         ),
+        (
+            403,
+            json!({"error": "not_your_region"}),
+            Class::Precondition,
+            "source_refused",
+        ),
+        (
+            403,
+            json!({"error": "source_forbidden"}),
+            Class::Precondition,
+            "source_misconfigured",
+        ),
         (410, json!({}), Class::Precondition, "source_misconfigured"),
     ];
     for (status, body, class, reason) in cases {
@@ -468,6 +480,78 @@ async fn an_endpoints_own_cursor_is_followed_until_it_stands_still() {
         .answers(200, &json!({"rows": [{"id": "c1"}], "nextCursor": "x"}));
     assert_eq!(house.pages(list("contacts", 2)).await, [["c1"], ["c1"]]);
     assert_eq!(house.endpoint.last_question()["query"]["cursor"], "x");
+}
+
+/// Rows 0 to 9 of an endpoint that honours limit and cursor, and gives them in this order.
+fn by_cursor(numbers: [i32; 10]) -> impl Fn(&Value) -> Value {
+    move |question| {
+        let text = question["query"]["cursor"].as_str().unwrap_or("0");
+        let from: usize = text.parse().unwrap();
+        let limit = usize::try_from(question["query"]["limit"].as_u64().unwrap()).unwrap();
+        let rows = numbers
+            .iter()
+            .map(|n| json!({"id": format!("c{n}"), "n": n}));
+        let next = (from + limit < 10).then(|| (from + limit).to_string());
+        json!({"rows": rows.skip(from).take(limit).collect::<Vec<_>>(), "nextCursor": next})
+    }
+}
+
+#[tokio::test]
+async fn an_endpoint_that_pages_in_another_order_is_told_of_on_its_pages() {
+    let house = House::open().await;
+    let mut upwards = [0; 10];
+    upwards.iter_mut().zip(0..).for_each(|(it, n)| *it = n);
+    let mixed = [0, 1, 2, 5, 4, 3, 6, 7, 8, 9];
+    let swapped = [5, 6, 7, 8, 9, 0, 1, 2, 3, 4];
+    // What is asked for, the endpoint's order, the size of pages, and what each says of itself.
+    let cases: [(&str, _, _, &[bool]); 7] = [
+        ("n", upwards, 4, &[false, false, false]),
+        ("", swapped, 5, &[false, false]),
+        ("n desc", upwards, 5, &[true, true]),
+        (
+            "n desc",
+            upwards,
+            1,
+            &[false, true, true, true, true, true, true, true, true, true],
+        ),
+        ("n", mixed, 5, &[true, true]),
+        ("n", mixed, 3, &[false, true, false, false]),
+        ("n", swapped, 5, &[false, true]),
+    ];
+    for (order, numbers, page_size, incomplete) in cases {
+        house.endpoint.answers_by(by_cursor(numbers));
+        let mut request = v1::ListRequest {
+            order_by: order.to_owned(),
+            ..list("contacts", page_size)
+        };
+        let (mut told, mut ids) = (Vec::new(), Vec::new());
+        loop {
+            let page = house.reads.list(&caller(), request.clone()).await.unwrap();
+            let mut page_ids: Vec<String> = page.rows_json.iter().map(|row| id(row)).collect();
+            told.push(page.incomplete);
+            assert!(
+                order.is_empty() || page_ids.is_sorted() != (order == "n desc" && page_size > 1)
+            );
+            ids.append(&mut page_ids);
+            if page.next_page_token.is_empty() {
+                break;
+            }
+            request.page_token = page.next_page_token;
+        }
+        assert_eq!(told, incomplete, "{order} {numbers:?} {page_size}");
+        ids.sort_unstable();
+        ids.dedup();
+        assert_eq!(ids.len(), 10);
+    }
+}
+
+#[tokio::test]
+async fn an_empty_cursor_is_none() {
+    let house = House::open().await;
+    house
+        .endpoint
+        .answers(200, &json!({"rows": [{"id": "c1"}], "nextCursor": ""}));
+    assert_eq!(house.pages(list("contacts", 2)).await, [["c1"]]);
 }
 
 #[tokio::test]

@@ -372,7 +372,8 @@ fn is_about_the_request(answer: &Exchange) -> bool {
 }
 
 fn code(answer: &Exchange) -> Option<String> {
-    parse_error(&answer.body).map(|body| body.error)
+    let code = parse_error(&answer.body).map(|body| body.error);
+    code.filter(|code| !code.is_empty())
 }
 
 /// Status and code, or why there is none.

@@ -138,6 +138,10 @@ async fn a_refusal_of_the_commit_is_final_and_the_row_moves_on() {
         error(403, "row_is_locked"),
         error(404, "entity_not_found"),
         error(418, "teapot"),
+        body(
+            422,
+            r#"{"error":"too_big","message":"refused: too_big","limit":1e400,"of":"\u0000"}"#,
+        ),
     ];
     join_all(
         refusals

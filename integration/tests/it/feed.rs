@@ -7,8 +7,9 @@ mod push;
 
 use std::time::Duration;
 
+use axum::http::StatusCode;
 use integration::app::{Source, Tenant, TestApp, eventually};
-use integration::endpoint::{Arrival, Endpoint, Kind};
+use integration::endpoint::{Answer, Arrival, Endpoint, Kind, Reply};
 use proto::v1;
 use serde_json::{Map, Value, json};
 
@@ -231,6 +232,53 @@ async fn an_event_that_does_not_fit_is_kept_aside_and_the_feed_goes_on() {
         ]
     );
     assert!(reasons[6].2.contains("\"planes\""));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_event_that_cannot_be_read_is_kept_aside_and_its_neighbours_are_taken_in() {
+    let app = TestApp::start().await;
+    let endpoint = Endpoint::start("").await.unwrap();
+    let deep = format!("{}{}", "[".repeat(80), "]".repeat(80));
+    let broken = [
+        r#"{"id":"nul","model":"planes","n":"\u0000"}"#.to_owned(),
+        r#"{"id":"nul\u0000","model":"airports"}"#.to_owned(),
+        r#"{"id":"number","n":1e400}"#.to_owned(),
+        r#"{"id":"twice","n":1,"n":2}"#.to_owned(),
+        r#"{"id":"half","n":"\ud800"}"#.to_owned(),
+        format!(r#"{{"id":"deep","n":{deep}}}"#),
+    ];
+    let (first, last) = (event("first", "a", "one"), event("last", "b", "two"));
+    let page = format!(
+        r#"{{"events":[{first},{},{last}],"nextCursor":"8"}}"#,
+        broken.join(",")
+    );
+    let page = Reply::Fixed(StatusCode::OK, Vec::new(), page.into_bytes());
+    endpoint.always(Kind::Events, Answer::unapplied(page));
+    let tenant = app.tenant(&endpoint).await;
+    let feed = until(&tenant, "the page", |feed| feed.cursor == "8").await;
+    assert_eq!((feed.taken_count, feed.quarantined_count), (2, 6));
+    let kept = quarantine(&tenant).await;
+    let ids: Vec<_> = kept.iter().map(|(id, _, _)| id.as_str()).collect();
+    assert_eq!(ids[..4], ["deep", "half", "nul", "number"]);
+    assert!(ids[4].starts_with("sha256:") && ids[5] == "twice");
+    assert!(kept.iter().all(|(_, reason, _)| reason == "event_invalid"));
+    assert_eq!((&kept[2].2, &kept[4].2), (&broken[0], &broken[1]));
+    let rows: Vec<_> = log(&app).await.into_iter().map(|it| it.row_id).collect();
+    assert_eq!(rows, ["a", "b"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_event_that_is_too_large_to_be_read_is_told_of() {
+    let app = TestApp::start().await;
+    let endpoint = Endpoint::start("").await.unwrap();
+    endpoint.publish(event("huge", "a", &"x".repeat(2 << 20)));
+    let tenant = app.tenant(&endpoint).await;
+    let warning = eventually("the warning", async || {
+        let mut warnings = tenant.status().await.warnings.into_iter();
+        warnings.find(|it| it.starts_with("the feed stands still since"))
+    });
+    assert!(warning.await.contains("longer than 1 MiB"));
+    assert!(log(&app).await.is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

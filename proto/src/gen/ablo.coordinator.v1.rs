@@ -267,7 +267,8 @@ pub struct ListRequest {
     /// All must hold. At most 50.
     #[prost(message, repeated, tag = "2")]
     pub r#where: ::prost::alloc::vec::Vec<Condition>,
-    /// A field, optionally followed by ` desc`; ties, and the order when empty, are by `id`.
+    /// A field, optionally followed by ` desc`; ties, and the order when empty, are by `id`. A Data
+    /// Source that gives its rows page by page is asked for no order when empty, and gives its own.
     #[prost(string, tag = "3")]
     pub order_by: ::prost::alloc::string::String,
     /// At most this many rows, 1 to 1,000; 100 when 0.
@@ -298,8 +299,12 @@ pub struct ListResponse {
     /// A sync id that is safe to give as `read_at` for any of the rows.
     #[prost(int64, tag = "3")]
     pub read_at: i64,
-    /// True when the Data Source answered with as many rows as it was asked for, and no cursor: there
-    /// may be more rows, which nobody can ask for, and conditions and order were applied to these only.
+    /// True when these are not the rows that should come here, as far as the Data Source showed. Either
+    /// it answered with as many rows as it was asked for, and no cursor: there may be more rows, which
+    /// nobody can ask for, and conditions and order were applied to these only. Or it gives its rows page
+    /// by page and not as `order_by` asks: each page is in order, but rows of later pages belong before
+    /// rows of earlier ones; following the pages to the end brings all rows. It is judged by the pages
+    /// read so far, so an earlier page may not say it yet.
     #[prost(bool, tag = "4")]
     pub incomplete: bool,
 }
@@ -797,7 +802,8 @@ pub mod coordinator_client {
         /// One row, as its backing has it now. A row that does not exist is an answer without a row.
         ///
         /// Errors of its own: `UNAVAILABLE` `source_unavailable` and `FAILED_PRECONDITION`
-        /// `source_misconfigured`, `source_disabled`, when the Data Source did not answer.
+        /// `source_misconfigured`, `source_disabled`, when the Data Source did not answer, or
+        /// `source_refused`, when it answered a 4xx with a code of its own.
         pub async fn load(
             &mut self,
             request: impl tonic::IntoRequest<super::LoadRequest>,
@@ -926,7 +932,8 @@ pub mod coordinator_server {
         /// One row, as its backing has it now. A row that does not exist is an answer without a row.
         ///
         /// Errors of its own: `UNAVAILABLE` `source_unavailable` and `FAILED_PRECONDITION`
-        /// `source_misconfigured`, `source_disabled`, when the Data Source did not answer.
+        /// `source_misconfigured`, `source_disabled`, when the Data Source did not answer, or
+        /// `source_refused`, when it answered a 4xx with a code of its own.
         async fn load(
             &self,
             request: tonic::Request<super::LoadRequest>,
@@ -3220,7 +3227,7 @@ pub struct ListQuarantinedEventsRequest {
 /// An event that could not be taken in.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct QuarantinedEvent {
-    /// The source's name for it.
+    /// The source's name for it; `sha256:` and a hash of it when it has none that can be read.
     #[prost(string, tag = "1")]
     pub event_id: ::prost::alloc::string::String,
     /// When it came.

@@ -26,6 +26,8 @@ pub enum ReadFaultKind {
     Unavailable,
     /// A person has to set the source right.
     Misconfigured,
+    /// The endpoint will not answer this read, with a code of its own: nothing is wrong with the source.
+    Refused,
     /// The endpoint does not do this kind of request; for events: it has no feed.
     NotConfigured,
     /// The endpoint is gone.
@@ -121,7 +123,8 @@ fn read<T>(
     })
 }
 
-/// A read changes nothing, so every 4xx that does not say "later" is about the source.
+/// As of a commit (`declined`): a 4xx with a code of the handler's own is about what was asked for, one
+/// with a code of the wire's, or without, about the source.
 fn status_kind(exchange: &Exchange, status: u16) -> ReadFaultKind {
     let body = parse_error(&exchange.body);
     let not_configured = |code: &str| {
@@ -141,7 +144,13 @@ fn status_kind(exchange: &Exchange, status: u16) -> ReadFaultKind {
             ReadFaultKind::NotConfigured
         }
         408 | 425 | 429 => ReadFaultKind::Unavailable,
-        400..=499 if body.is_some_and(|body| body.retryable) => ReadFaultKind::Unavailable,
+        401 | 405 => ReadFaultKind::Misconfigured,
+        400..=499 if body.as_ref().is_some_and(|body| body.retryable) => ReadFaultKind::Unavailable,
+        400..=499
+            if body.is_some_and(|body| !super::SOURCE_CODES.contains(&body.error.as_str())) =>
+        {
+            ReadFaultKind::Refused
+        }
         300..=499 => ReadFaultKind::Misconfigured,
         _ => ReadFaultKind::Unavailable,
     }

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use crate::json::{parse, parse_object};
+use crate::json::{lossy_string, parse_object, raw_fields};
 use crate::operation::OperationKind;
 
 /// The longest id of a row.
@@ -50,21 +50,12 @@ pub struct EventsPage {
     pub next_cursor: Option<String>,
 }
 
-/// A page of a feed, its events unread: one that is at fault does not take its neighbours with it.
-#[derive(Clone, Debug, PartialEq)]
-pub struct FeedPage {
-    /// In the feed's order; each is to be read with [`parse_event`].
-    pub events: Vec<Value>,
-    /// Where to go on; absent means: keep the cursor you had.
-    pub next_cursor: Option<String>,
-}
-
 /// The body of an answer that is an error.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct ErrorBody {
-    /// The endpoint's code, not empty.
+    /// The endpoint's code; it may be empty, or hold what cannot be stored.
     pub error: String,
-    /// For a person.
+    /// For a person, as raw as the code.
     pub message: Option<String>,
     /// The endpoint says that the same request may succeed later.
     pub retryable: bool,
@@ -122,21 +113,6 @@ pub fn parse_events(body: &[u8]) -> Result<EventsPage, AnswerFault> {
     })
 }
 
-/// Reads `{events: [...], nextCursor?}`, and leaves the events as they are.
-///
-/// # Errors
-/// When it is something else.
-pub fn parse_feed(body: &[u8]) -> Result<FeedPage, AnswerFault> {
-    let mut answer = fields(body)?;
-    let Some(Value::Array(events)) = answer.remove("events") else {
-        return Err(fault("the answer has no array `events`"));
-    };
-    Ok(FeedPage {
-        events,
-        next_cursor: cursor(&answer)?,
-    })
-}
-
 /// Reads one event.
 ///
 /// # Errors
@@ -145,22 +121,19 @@ pub fn parse_event(event: Value) -> Result<Event, AnswerFault> {
     self::event(event)
 }
 
-/// Reads `{error, message?, retryable?}`; none when the body is something else.
+/// Reads `{error, message?, retryable?}`; none when the body is no JSON object with a text `error`.
+/// The rest of it may be what it likes, and a field that comes twice counts as its last: what an
+/// endpoint refuses stays refused, however its other words read.
 pub fn parse_error(body: &[u8]) -> Option<ErrorBody> {
-    let Ok(Value::Object(answer)) = parse(body) else {
-        return None;
+    let fields = raw_fields(body)?;
+    let last = |name: &str| {
+        let named = |(key, _): &&(&[u8], &[u8])| lossy_string(key).as_deref() == Some(name);
+        fields.iter().rev().find(named).map(|(_, value)| *value)
     };
-    let error = answer
-        .get("error")?
-        .as_str()
-        .filter(|error| !error.is_empty())?;
     Some(ErrorBody {
-        error: error.to_owned(),
-        message: answer
-            .get("message")
-            .and_then(Value::as_str)
-            .map(ToOwned::to_owned),
-        retryable: answer.get("retryable") == Some(&Value::Bool(true)),
+        error: lossy_string(last("error")?)?,
+        message: last("message").and_then(lossy_string),
+        retryable: last("retryable") == Some(b"true"),
     })
 }
 
@@ -184,10 +157,11 @@ pub(in crate::data_source) fn fields(body: &[u8]) -> Result<Map<String, Value>, 
     }
 }
 
-fn cursor(answer: &Map<String, Value>) -> Result<Option<String>, AnswerFault> {
+/// Where to go on; an empty text says no more than none.
+pub(super) fn cursor(answer: &Map<String, Value>) -> Result<Option<String>, AnswerFault> {
     match answer.get("nextCursor") {
         None | Some(Value::Null) => Ok(None),
-        Some(Value::String(cursor)) => Ok(Some(cursor.clone())),
+        Some(Value::String(cursor)) => Ok(Some(cursor.clone()).filter(|it| !it.is_empty())),
         Some(Value::Number(cursor)) => Ok(Some(cursor.to_string())),
         Some(_) => Err(fault("`nextCursor` is not a string")),
     }
@@ -246,7 +220,7 @@ fn event(item: Value) -> Result<Event, AnswerFault> {
     })
 }
 
-fn fault(rule: &str) -> AnswerFault {
+pub(super) fn fault(rule: &str) -> AnswerFault {
     AnswerFault(rule.to_owned())
 }
 
@@ -254,7 +228,7 @@ fn fault(rule: &str) -> AnswerFault {
 mod tests {
     use serde_json::json;
 
-    use super::{parse_error, parse_event, parse_events, parse_feed, parse_list, parse_load};
+    use super::{parse_error, parse_events, parse_list, parse_load};
     use crate::operation::OperationKind;
 
     #[test]
@@ -280,8 +254,10 @@ mod tests {
     fn a_list_answers_with_rows_that_have_ids() {
         let (rows, cursor) = parse_list(br#"{"rows":[{"id":"a"},{"id":7}]}"#).unwrap();
         assert_eq!((rows.len(), cursor), (2, None));
-        let (_, cursor) = parse_list(br#"{"rows":[],"nextCursor":"c"}"#).unwrap();
-        assert_eq!(cursor.as_deref(), Some("c"));
+        for (given, cursor) in [(r#""c""#, Some("c")), ("7", Some("7")), (r#""""#, None)] {
+            let body = format!(r#"{{"rows":[],"nextCursor":{given}}}"#);
+            assert_eq!(parse_list(body.as_bytes()).unwrap().1.as_deref(), cursor);
+        }
         let broken = [
             "{}",
             r#"{"rows":{}}"#,
@@ -315,22 +291,6 @@ mod tests {
     }
 
     #[test]
-    fn an_event_at_fault_leaves_its_page_whole() {
-        let body = json!({"events": [{"id": "1"}, 7], "nextCursor": "c"});
-        let page = parse_feed(body.to_string().as_bytes()).unwrap();
-        assert_eq!(
-            (page.events.len(), page.next_cursor.as_deref()),
-            (2, Some("c"))
-        );
-        assert!(
-            page.events
-                .into_iter()
-                .all(|event| parse_event(event).is_err())
-        );
-        assert!(parse_feed(br#"{"events":{}}"#).is_err());
-    }
-
-    #[test]
     fn an_error_needs_a_code() {
         let error = parse_error(br#"{"error":"taken","message":"m","retryable":true}"#).unwrap();
         assert_eq!((error.error.as_str(), error.retryable), ("taken", true));
@@ -339,7 +299,8 @@ mod tests {
             "<html>",
             "{}",
             r#"{"error":1}"#,
-            r#"{"error":""}"#,
+            r#"{"error":"x","n":}"#,
+            r#"{"error":"x"} more"#,
             r#"["error"]"#,
         ] {
             assert_eq!(parse_error(body.as_bytes()), None, "{body}");
@@ -349,5 +310,31 @@ mod tests {
                 .unwrap()
                 .retryable
         );
+    }
+
+    #[test]
+    fn an_error_is_read_whatever_stands_beside_it() {
+        let deep = format!(
+            r#"{{"error":"x","n":{}{}}}"#,
+            "[".repeat(500),
+            "]".repeat(500)
+        );
+        for body in [
+            r#"{"error":"x","limit":1e400}"#,
+            r#"{"error":"x","a":1,"a":2}"#,
+            r#"{"error":"y","error":"x"}"#,
+            r#"{"error":"x","message":7}"#,
+            r#"{"error":"x","seen":"\ud800"}"#,
+            &deep,
+        ] {
+            let error = parse_error(body.as_bytes()).unwrap();
+            assert_eq!((error.error.as_str(), error.message), ("x", None), "{body}");
+        }
+        let error = parse_error(br#"{"error":"","message":"bad byte \u0000"}"#).unwrap();
+        assert_eq!(
+            (error.error.as_str(), error.message.unwrap().as_str()),
+            ("", "bad byte \0")
+        );
+        assert!(parse_error(b"{\"error\":\"x\",\"m\":\"\xff\"}").is_some());
     }
 }

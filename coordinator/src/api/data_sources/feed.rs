@@ -46,6 +46,8 @@ impl DataSourcesApi {
             .map(|(index, event)| {
                 wire_event(event).map_err(|(field, rule)| {
                     Refusal::field("event_invalid", format!("events[{index}].{field}"), rule)
+                        .with("event", index)
+                        .with("field", field)
                 })
             })
             .collect::<Result<Vec<_>, _>>()?;

@@ -1,6 +1,10 @@
 //! What an operator should see to, beside what the state of a source says.
 
+use time::format_description::well_known::Rfc3339;
+
 use crate::courier::READ_AHEAD;
+use crate::domain::RequestKind;
+use crate::feed::TOO_LARGE;
 use crate::store::sources::Status;
 use crate::verify::certificate_ending;
 
@@ -12,6 +16,7 @@ pub(super) fn of(status: &Status) -> Vec<String> {
     [
         queue_nearly_full(status),
         not_read_ahead(status),
+        feed_stands_still(status),
         certificate,
     ]
     .into_iter()
@@ -35,15 +40,39 @@ fn not_read_ahead(status: &Status) -> Option<String> {
     })
 }
 
+/// Polls meet an event that is too large to be read, and nothing else can be asked for.
+fn feed_stands_still(status: &Status) -> Option<String> {
+    let polls = status
+        .requests
+        .iter()
+        .find(|requests| requests.kind == RequestKind::Events)?;
+    let error = polls.last_error.as_ref()?;
+    let stuck = error.class == TOO_LARGE && polls.last_success.is_none_or(|at| at < error.at);
+    stuck.then(|| {
+        let since = polls
+            .last_success
+            .and_then(|at| at.format(&Rfc3339).ok())
+            .unwrap_or_else(|| "its beginning".to_owned());
+        format!("the feed stands still since {since}: {}", error.message)
+    })
+}
+
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use time::OffsetDateTime;
 
     use super::*;
-    use crate::domain::SourceState;
+    use crate::domain::{RequestError, SourceState};
+    use crate::store::sources::Requests;
 
     fn warnings(pending: i64, max_pending: i64) -> usize {
-        let status = Status {
+        of(&status(pending, max_pending)).len()
+    }
+
+    fn status(pending: i64, max_pending: i64) -> Status {
+        Status {
             state: SourceState::Enabled,
             state_reason: String::new(),
             attempts_by_outcome: Vec::new(),
@@ -59,8 +88,34 @@ mod tests {
             requests: Vec::new(),
             feed: None,
             pushed: 0,
+        }
+    }
+
+    #[test]
+    fn a_feed_that_stands_still_at_an_event_is_told_of_until_a_poll_succeeds() {
+        let begun = OffsetDateTime::UNIX_EPOCH;
+        let polls = |success: Option<u64>, class: &str| {
+            let requests = vec![Requests {
+                kind: RequestKind::Events,
+                last_success: success.map(|at| begun + Duration::from_secs(at)),
+                last_error: Some(RequestError {
+                    at: begun + Duration::from_secs(9),
+                    class: class.to_owned(),
+                    message: "too large".to_owned(),
+                    http_status: 200,
+                }),
+            }];
+            let status = Status {
+                requests,
+                ..status(0, 9)
+            };
+            of(&status)
         };
-        of(&status).len()
+        let since = "the feed stands still since 1970-01-01T00:00:05Z: too large";
+        assert_eq!(polls(Some(5), TOO_LARGE), [since]);
+        assert_eq!(polls(None, TOO_LARGE).len(), 1);
+        assert!(polls(Some(10), TOO_LARGE).is_empty());
+        assert!(polls(Some(5), "http_status").is_empty());
     }
 
     #[test]

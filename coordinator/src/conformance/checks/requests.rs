@@ -18,7 +18,7 @@ pub(super) async fn unknown_kind(probe: &Probe) -> Result<(), Finding> {
         .await;
     let refused = exchange.status.is_some_and(|s| (400..500).contains(&s));
     ensure(
-        refused && parse_error(&exchange.body).is_some(),
+        refused && parse_error(&exchange.body).is_some_and(|body| !body.error.is_empty()),
         || match exchange.status {
             Some(status) => format!("the endpoint answered {status} without a body of that kind"),
             None => "the endpoint did not answer".to_owned(),

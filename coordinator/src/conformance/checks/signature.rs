@@ -45,7 +45,7 @@ fn one_create(probe: &Probe) -> (String, Commit) {
 
 async fn refused(probe: &Probe, id: &str, exchange: &Exchange) -> Result<(), Finding> {
     ensure(exchange.status == Some(401), || seen(exchange))?;
-    if parse_error(&exchange.body).is_none() {
+    if parse_error(&exchange.body).is_none_or(|body| body.error.is_empty()) {
         return wrong("the 401 has no body {\"error\": code}");
     }
     ensure(probe.missing(id).await?, || {

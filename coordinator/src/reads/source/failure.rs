@@ -51,6 +51,7 @@ impl Failure {
                 Refusal::new(Class::Unavailable, "source_unavailable", message)
                     .retry_after(retry_after.unwrap_or(RETRY_AFTER))
             }
+            ReadFaultKind::Refused => Refusal::new(Class::Precondition, "source_refused", message),
             ReadFaultKind::Misconfigured | ReadFaultKind::NotConfigured | ReadFaultKind::Gone => {
                 Refusal::new(Class::Precondition, "source_misconfigured", message)
             }

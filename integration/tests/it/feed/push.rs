@@ -2,6 +2,7 @@
 
 use integration::app::reason;
 use proto::v1::OperationType;
+use tonic_types::StatusExt;
 
 use super::*;
 
@@ -85,13 +86,23 @@ async fn a_push_that_breaks_a_rule_is_refused_whole() {
     let tenant = app.tenant(&endpoint).await;
     let mut wrong = pushed("2", "a", "two");
     wrong.row_json = b"{".as_slice().into();
-    for events in [vec![pushed("1", "a", "one"), wrong], Vec::new()] {
+    let cases = [
+        (
+            vec![pushed("1", "a", "one"), wrong],
+            [Some("1"), Some("row_json")],
+        ),
+        (Vec::new(), [None, None]),
+    ];
+    for (events, place) in cases {
         let refused = tenant
             .sources()
             .push_events(request(events))
             .await
             .unwrap_err();
         assert_eq!(reason(&refused), "event_invalid");
+        let said = refused.get_details_error_info().unwrap().metadata;
+        let at = ["event", "field"].map(|key| said.get(key).map(String::as_str));
+        assert_eq!(at, place);
     }
     let mut nowhere = request(vec![pushed("1", "a", "one")]);
     nowhere.name = "dataSources/nowhere".to_owned();
