@@ -164,7 +164,7 @@ async fn the_effect_of_a_rejected_commit_is_taken_in() {
     let app = TestApp::start().await;
     let endpoint = Endpoint::start("").await.unwrap();
     let tenant = app.tenant(&endpoint).await;
-    let refusal = Answer::error(axum::http::StatusCode::CONFLICT, "taken");
+    let refusal = Answer::error(StatusCode::CONFLICT, "taken");
     endpoint.script(Kind::Commit, refusal);
     let rejected = tenant.settle(create("a")).await;
     assert_eq!(rejected.state(), CommitState::Rejected);
@@ -185,7 +185,7 @@ async fn the_effect_of_a_commit_that_is_refused_after_it_came_back_is_read_from_
     taken(&tenant, 1).await;
     // "Ask again" says that nothing is under way, so a refusal then is final.
     let busy = json!({"error": "still_running", "retryable": true}).to_string();
-    let status = axum::http::StatusCode::CONFLICT;
+    let status = StatusCode::CONFLICT;
     let busy = Reply::Fixed(status, Vec::new(), busy.into_bytes());
     endpoint.script(Kind::Commit, Answer::applied_but(busy));
     endpoint.script(Kind::Commit, Answer::error(status, "taken"));
