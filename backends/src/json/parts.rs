@@ -5,7 +5,8 @@ use std::fmt;
 
 use serde::de::{Deserializer, IgnoredAny, Visitor};
 
-/// The fields of an object, keys and values as they stand, in their order and with all repetitions;
+/// The fields of an object, keys and values as they stand, in their order and with all repetitions.
+///
 /// `None` when the text is no object, or no JSON. How deep it nests, and what its strings and
 /// numbers stand for, is not looked at.
 pub fn raw_fields(text: &[u8]) -> Option<Vec<(&[u8], &[u8])>> {

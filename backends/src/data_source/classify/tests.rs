@@ -351,6 +351,11 @@ fn a_read_answers_or_says_what_to_do() {
             "{status} {body}"
         );
     }
+}
+
+#[test]
+fn each_kind_of_read_has_its_answer() {
+    use ReadFaultKind::*;
     let forbidden = Exchange::failed(FailureClass::AddressForbidden, "m");
     assert_eq!(list_outcome(&forbidden).unwrap_err().kind, Misconfigured);
     let slow = Exchange::failed(FailureClass::TimeoutAfterSend, "m");

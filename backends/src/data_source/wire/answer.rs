@@ -122,6 +122,7 @@ pub fn parse_event(event: Value) -> Result<Event, AnswerFault> {
 }
 
 /// Reads `{error, message?, retryable?}`; none when the body is no JSON object with a text `error`.
+///
 /// The rest of it may be what it likes, and a field that comes twice counts as its last: what an
 /// endpoint refuses stays refused, however its other words read.
 pub fn parse_error(body: &[u8]) -> Option<ErrorBody> {
