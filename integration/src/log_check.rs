@@ -96,8 +96,9 @@ pub struct Joined {
     pub after: i64,
     /// What it then held.
     pub seen: Vec<Seen>,
-    /// Where it was told to begin anew: the oldest position that the log may still have held.
-    pub floor: Option<i64>,
+    /// It was told to begin anew: where its cursor stood, and the oldest position that the log may
+    /// still have held.
+    pub reset: Option<(i64, i64)>,
 }
 
 /// A reader that was told to begin anew whenever what followed was gone, and only then, held exactly
@@ -118,17 +119,14 @@ pub fn whole(spans: &[Joined], log: &[Seen]) -> Result<(), String> {
         dense(&span.seen, span.after + 1, 0)?;
         same(&span.seen, there)?;
         reached = span.after + i64::try_from(span.seen.len()).unwrap_or(i64::MAX);
-        match span.floor {
-            Some(floor) if reached + 1 >= floor => {
-                return Err(format!(
-                    "it had {reached} and was told to begin anew; the log held {floor}"
-                ));
-            }
-            _ => {}
+        if let Some((cursor, floor)) = span.reset.filter(|(cursor, floor)| cursor + 1 >= *floor) {
+            return Err(format!(
+                "it stood at {cursor} and was told to begin anew; the log held {floor}"
+            ));
         }
     }
     let complete = log.last().map_or(0, |last| last.position);
-    let open = spans.last().is_some_and(|last| last.floor.is_none());
+    let open = spans.last().is_some_and(|last| last.reset.is_none());
     if reached != complete || !open {
         return Err(format!("it had {reached} in the end, of {complete}"));
     }
@@ -174,16 +172,20 @@ mod tests {
         let tokens = ["1", "2", "3", "4", "5"];
         let log = (1..).zip(tokens).map(|(at, token)| (at, "a", token));
         let log = seen(&log.collect::<Vec<_>>());
-        let span = |after: usize, to: usize, floor| Joined {
+        let span = |after: usize, to: usize, floor: Option<i64>| Joined {
             after: i64::try_from(after).unwrap(),
             seen: log[after..to].to_vec(),
-            floor,
+            reset: floor.map(|floor| (i64::try_from(to).unwrap(), floor)),
         };
         let good = [span(0, 2, Some(4)), span(3, 5, None)];
         assert_eq!(whole(&good, &log), Ok(()));
         assert_eq!(whole(&[span(0, 5, None)], &log), Ok(()));
         let needless = [span(0, 2, Some(3)), span(3, 5, None)];
         assert!(whole(&needless, &log).unwrap_err().contains("held 3"));
+        // It died before it kept the cursor behind the last one.
+        let mut behind = span(0, 2, Some(3));
+        behind.reset = Some((1, 3));
+        assert_eq!(whole(&[behind, span(3, 5, None)], &log), Ok(()));
         let back = [span(0, 2, Some(9)), span(1, 5, None)];
         assert!(whole(&back, &log).unwrap_err().contains("had 2"));
         assert!(whole(&good[..1], &log).is_err(), "it never went on");

@@ -5,8 +5,10 @@
 //! count against us; nothing is prepared in a way that a real client would not get.
 
 mod bare;
+mod broadcast;
 mod endpoint;
 mod fill;
+mod followers;
 mod ground;
 mod load;
 mod pairs;

@@ -158,12 +158,12 @@ impl Closing<'_> {
                 false
             }
             Outcome::Applied(changes) => {
-                self.source.note_answer(self.state.now);
+                self.note_answer();
                 self.ending().confirm(changes);
                 true
             }
             Outcome::Refused { code, message } => {
-                self.source.note_answer(self.state.now);
+                self.note_answer();
                 self.refuse(code, message)
             }
             Outcome::Retry { retry_after, .. } => {
@@ -298,6 +298,15 @@ impl Closing<'_> {
         }
         self.ending().reject(code, message);
         true
+    }
+
+    /// The endpoint decided. Of those that ask for patience it was only asked what waits for nothing:
+    /// then the pause is over, too.
+    fn note_answer(&mut self) {
+        self.source.note_answer(self.state.now);
+        if matches!(self.settle.trigger, Trigger::Manual | Trigger::Echo) {
+            self.source.backoff_until = None;
+        }
     }
 
     /// The next attempt is due on the schedule, or the commit is dead. An answer that only asks for

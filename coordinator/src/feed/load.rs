@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use backends::data_source::classify::{ReadFault, ReadFaultKind, load_outcome};
 use backends::data_source::wire::{self, Row, load_body};
+use backends::json;
 use backends::operation::{Change, OperationKind, RowKey};
 use futures_util::StreamExt;
 use serde_json::Value;
@@ -105,6 +106,33 @@ impl FeedReader {
             self.tell_unread(event);
         }
         Ok(())
+    }
+
+    /// Leaves out the rows that were read again and are what the log ends on: of them there is nothing
+    /// to tell.
+    pub(super) async fn leave_out_told(
+        &self,
+        events: Vec<ExternalEvent>,
+    ) -> Result<Vec<ExternalEvent>, Trouble> {
+        let mut left = Vec::with_capacity(events.len());
+        for event in events {
+            if !self.is_told(&event).await? {
+                left.push(event);
+            }
+        }
+        Ok(left)
+    }
+
+    async fn is_told(&self, event: &ExternalEvent) -> Result<bool, Trouble> {
+        let (None, Ok(change)) = (&event.id, &event.change) else {
+            return Ok(false);
+        };
+        let (store, row) = (&self.tools.store, row_of(change));
+        let told = store.row_in_log(&self.organization, &row).await?;
+        Ok(told.is_some_and(|told| {
+            let told = told.as_deref().map(json::parse_stored);
+            told.transpose().is_ok_and(|told| told == change.row)
+        }))
     }
 
     /// No event of the source's stands for a row that is read again: that it could not be is told here.

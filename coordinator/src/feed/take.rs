@@ -233,6 +233,10 @@ impl FeedReader {
                 .map(|(_, event)| event)
                 .collect();
             self.load_rows(&mut events, terms.again, schema).await?;
+            events = self.leave_out_told(events).await?;
+            if events.is_empty() {
+                return Ok(Ok((new, urged)));
+            }
         }
     }
 

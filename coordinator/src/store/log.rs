@@ -1,6 +1,6 @@
 //! Reads the log: its heads, its changes by position, and the rows that it stands for.
 
-use backends::operation::OperationKind;
+use backends::operation::{OperationKind, RowKey};
 use sqlx::Row;
 use sqlx::postgres::{PgListener, PgRow};
 use time::OffsetDateTime;
@@ -186,6 +186,24 @@ impl Store {
         detached(&self.log, |pool| async move {
             let floor = sqlx::query_scalar(include_str!("sql/log_floor.sql"));
             Ok(floor.bind(key.as_str()).fetch_one(&pool).await?)
+        })
+        .await
+    }
+
+    /// What the newest change of a row in a Data Source left of it, JSON, none after a DELETE; `None`
+    /// when the log does not have that change.
+    pub async fn row_in_log(
+        &self,
+        organization: &OrganizationId,
+        row: &RowKey,
+    ) -> Result<Option<Option<String>>, Error> {
+        let (key, row) = (organization.clone(), row.clone());
+        detached(&self.log, |pool| async move {
+            let found = sqlx::query_scalar(include_str!("sql/row_in_log.sql"))
+                .bind(key.as_str())
+                .bind(row.model)
+                .bind(row.id);
+            Ok(found.fetch_optional(&pool).await?)
         })
         .await
     }

@@ -109,17 +109,27 @@ pub(super) async fn backlog(
     database.run(&source).await
 }
 
-/// Registers so many Data Sources beside one that exists, spread over as many organizations as there
-/// are.
-pub(super) async fn sources(database: &Database, count: u64) -> anyhow::Result<()> {
-    let sql = format!(
+/// Registers so many Data Sources, spread over as many organizations as there are. So many of them
+/// have a feed, at this address; the others were found to have none.
+pub(super) async fn sources(
+    database: &Database,
+    count: u64,
+    (feeds, url): (u64, &str),
+) -> anyhow::Result<()> {
+    let sources = format!(
         "INSERT INTO data_sources (org_id, source_id, url, retry_delays_ms, request_timeout_ms, \
                                    max_in_flight, state, created_at, updated_at) \
-         SELECT org_id, 'idle-' || n, 'https://idle-' || n || '.example.com/ablo', '{{5000}}', \
+         SELECT org_id, 'idle-' || n, '{url}', '{{5000}}', \
                 20000, 16, 'enabled', now(), now() \
          FROM generate_series(1, {count}) AS n \
          JOIN (SELECT org_id, row_number() OVER () - 1 AS place, count(*) OVER () AS all_of_them \
                FROM organizations) AS organization ON n % all_of_them = place"
     );
-    database.run(&sql).await
+    database.run(&sources).await?;
+    let none = format!(
+        "INSERT INTO feeds (org_id, source_id, state) \
+         SELECT org_id, source_id, 'none' FROM data_sources \
+         ORDER BY source_id OFFSET {feeds}"
+    );
+    database.run(&none).await
 }

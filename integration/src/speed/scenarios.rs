@@ -1,6 +1,7 @@
 //! What is measured, and what it is to reach.
 
 mod backlog;
+mod fanout;
 mod growth;
 mod idle;
 mod isolation;
@@ -34,7 +35,7 @@ const fn scenario(name: &'static str, unit: &'static str, target: Target) -> Sce
 }
 
 /// Two cores.
-const SCENARIOS: [Scenario; 14] = [
+const SCENARIOS: [Scenario; 16] = [
     scenario("managed_unary", "/s", AtLeast(1.0, 1.4)),
     scenario("managed_stream", "/s", AtLeast(1.4, 2.0)),
     scenario("managed_orgs", "/s", AtLeast(0.7, 1.4)),
@@ -44,6 +45,8 @@ const SCENARIOS: [Scenario; 14] = [
     scenario("source_slow", "/s", AtLeast(0.9, 0.98)),
     scenario("isolation_rate", "/s", AtLeast(0.9, 1.0)),
     scenario("isolation_p99", "ms", AtMost(1.5, 1.1)),
+    scenario("fanout", "ms", AtMost(2.0, 1.2)),
+    scenario("fanout_wide", "ms", AtMost(2.0, 1.2)),
     scenario("growth", "/s", AtLeast(0.85, 0.95)),
     scenario("backlog", "/s", AtLeast(0.9, 1.0)),
     scenario("idle", "cores", AtMost(0.03, 0.01)),
@@ -66,6 +69,7 @@ pub(super) async fn run(ground: &Ground, size: Size, report: &Report) -> anyhow:
     Box::pin(managed::run(&bench)).await?;
     Box::pin(source::run(&bench)).await?;
     Box::pin(isolation::run(&bench)).await?;
+    Box::pin(fanout::run(&bench)).await?;
     Box::pin(growth::run(&bench)).await?;
     Box::pin(backlog::run(&bench)).await?;
     Box::pin(idle::run(&bench)).await?;

@@ -5,7 +5,9 @@ use std::time::Duration;
 use anyhow::ensure;
 
 use super::{Bench, known};
+use crate::speed::endpoint::{Manner, Plain};
 use crate::speed::fill;
+use crate::speed::followers::Followers;
 use crate::speed::pairs::Pairs;
 use crate::speed::report::Outcome;
 use crate::speed::service::Service;
@@ -13,7 +15,11 @@ use crate::speed::usage::{Usage, memory};
 
 /// Organizations that own the sources.
 const ORGANIZATIONS: u32 = 10;
-const QUIET: Duration = Duration::from_secs(3);
+/// One source in so many has a feed, and there is one subscriber for so many.
+const FEED: u64 = 100;
+const SUBSCRIBER: u64 = 10;
+/// How many times a measurement's length everything has been quiet before.
+const QUIET: u32 = 5;
 /// In which a node claims every source.
 const PATIENCE: u32 = 120;
 
@@ -22,11 +28,18 @@ pub(super) async fn run(bench: &Bench<'_>) -> anyhow::Result<()> {
         return Ok(());
     }
     let service = Service::start(bench.ground.migrated("idle").await?).await?;
-    service.organizations(ORGANIZATIONS).await?;
-    fill::sources(&service.database, bench.size.idle_sources).await?;
+    let tenants = service.organizations(ORGANIZATIONS).await?;
+    let endpoint = Plain::start(Manner::Prompt)?;
+    let sources = bench.size.idle_sources;
+    let feeds = sources / FEED;
+    fill::sources(&service.database, sources, (feeds, &endpoint.url())).await?;
     service.database.settle().await?;
     claimed(&service).await?;
-    tokio::time::sleep(QUIET).await;
+    let keys: Vec<_> = tenants.iter().map(|tenant| tenant.key()).collect();
+    let subscribers = usize::try_from(sources / SUBSCRIBER)?;
+    let followers = Followers::open(service.address(), &keys, subscribers).await?;
+    // Feeds are read ever more seldom.
+    tokio::time::sleep(bench.size.length * QUIET).await;
     let mut pairs = Pairs::default();
     for _ in 0..bench.size.pairs {
         let usage = Usage::now(bench.ground, &service, Duration::ZERO).await?;
@@ -42,10 +55,11 @@ pub(super) async fn run(bench: &Bench<'_>) -> anyhow::Result<()> {
         target: scenario.target,
         pairs,
         notes: vec![format!(
-            "{} sources; resident memory {resident} MiB; no feeds and no subscribers yet",
-            bench.size.idle_sources
+            "{sources} sources, {feeds} of them with a feed, and {subscribers} subscribers; \
+             resident memory {resident} MiB"
         )],
     })?;
+    drop(followers);
     service.end(bench.ground).await
 }
 

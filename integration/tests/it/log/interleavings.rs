@@ -34,6 +34,8 @@ struct Reader {
     /// Known to be wrong: the cursor first.
     cursor_first: bool,
     cursor: Option<String>,
+    /// The position behind which the cursor resumes: a reader that died has one more.
+    stands_at: i64,
     spans: Vec<Joined>,
     /// Below this nothing is dropped yet.
     floor: Arc<AtomicI64>,
@@ -46,6 +48,7 @@ impl Reader {
             random: StdRng::seed_from_u64(seed),
             cursor_first: false,
             cursor: None,
+            stands_at: 0,
             spans: Vec::new(),
             floor: Arc::clone(floor),
         }
@@ -95,9 +98,10 @@ impl Reader {
             self.spans.push(Joined {
                 after: follower.position(),
                 seen: Vec::new(),
-                floor: None,
+                reset: None,
             });
             self.cursor = Some(follower.cursor().to_owned());
+            self.stands_at = follower.position();
         }
         Ok(follower)
     }
@@ -106,12 +110,12 @@ impl Reader {
     fn take(&mut self, change: &v1::Change, dies: bool) -> bool {
         let cursor = Some(change.cursor.clone());
         if self.cursor_first {
-            self.cursor = cursor;
+            (self.cursor, self.stands_at) = (cursor, change.sync_id);
             return !dies && self.keep(Seen::of(change));
         }
         self.keep(Seen::of(change));
         if !dies {
-            self.cursor = cursor;
+            (self.cursor, self.stands_at) = (cursor, change.sync_id);
         }
         !dies
     }
@@ -137,7 +141,7 @@ impl Reader {
             Code::OutOfRange => {
                 assert_eq!(reason(status), "cursor_expired");
                 let span = self.spans.last_mut().expect("it has begun");
-                span.floor = Some(self.floor.load(Ordering::SeqCst));
+                span.reset = Some((self.stands_at, self.floor.load(Ordering::SeqCst)));
                 self.cursor = None;
             }
             _ => panic!("a reader was told {status:?}"),
