@@ -1,7 +1,8 @@
 /* expired_partitions
    Names, quoted, of the partitions of deltas older than $1 days and of attempts older than $2 days,
-   oldest first. A partition's name carries its day. Locks nothing. */
-SELECT child.oid::regclass::text AS name
+   oldest first. A partition's name carries its day. Locks nothing. Another node may drop one meanwhile: its name is
+   taken from this statement's snapshot. */
+SELECT quote_ident(child.relname) AS name
 FROM pg_inherits
 JOIN pg_class child ON child.oid = pg_inherits.inhrelid
 JOIN (VALUES ('deltas'::regclass, $1::int), ('attempts'::regclass, $2::int)) AS kept (parent, days)
