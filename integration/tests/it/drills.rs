@@ -99,7 +99,12 @@ impl Drill {
     /// All that was acknowledged is there, once, and what was not can be sent again.
     async fn went_on(&self, acknowledged: &[&str]) {
         for name in acknowledged {
-            let receipt = self.tenant.receipt(name).await.unwrap();
+            // A look-up may still meet a connection of before, and is then made again, as callers do.
+            let receipt = eventually(name, async || match self.tenant.receipt(name).await {
+                Err(status) if status.code() == tonic::Code::Unavailable => None,
+                receipt => Some(receipt.unwrap()),
+            })
+            .await;
             assert_eq!(receipt.state(), v1::CommitState::Confirmed, "{name}");
         }
         self.tenant.confirm(managed("meanwhile")).await;

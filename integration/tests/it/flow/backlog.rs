@@ -118,11 +118,11 @@ async fn a_long_backlog_takes_little_memory_and_drains_in_the_order_of_each_row(
     let mut sorted = rates.clone();
     sorted.sort_unstable();
     eprintln!("requests in equal spans: {rates:?}");
-    // Whatever the machine does meanwhile: the endpoint that is back is met by no more than it is
-    // sent later on.
+    // The endpoint that is back is met by about what it is sent later on: a herd would be all that
+    // waited. What else the machine does meanwhile may halve a rate, or double it.
     let soon = rates.iter().take(rates.len().div_ceil(4)).max();
     let steady = sorted.get(sorted.len() / 2);
-    assert!(soon <= steady.map(|it| 2 * it).as_ref(), "{rates:?}");
+    assert!(soon <= steady.map(|it| 5 * it).as_ref(), "{rates:?}");
     let executions = endpoint.executions().split_off(before);
     assert_eq!(executions.len(), commits);
     let mut last: HashMap<&str, i64> = HashMap::new();
