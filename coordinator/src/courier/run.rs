@@ -22,8 +22,8 @@ use crate::decide::{InboxEntry, NotStartable, Recovery, Source};
 use crate::domain::{OrganizationId, SourceState};
 use crate::store::{Error, inbox};
 
-/// Commits read ahead at a time.
-const READ_AHEAD: i64 = 1_000;
+/// Commits read at a time.
+const PAGE: i64 = 1_000;
 
 /// How long a courier waits before it looks again after the database was away, or no key signs.
 pub(super) const PAUSE: Duration = Duration::from_millis(500);
@@ -175,11 +175,7 @@ impl Courier {
         let mut anew = false;
         loop {
             let after = self.window.seen;
-            let limit = if self.window.has_room() {
-                READ_AHEAD
-            } else {
-                0
-            };
+            let limit = if self.window.has_room() { PAGE } else { 0 };
             let _look = self.tools.looks.take(&self.organization).await;
             let asked = Instant::now();
             let read = self

@@ -46,6 +46,7 @@ async fn capacity(doors: &[Tenant], model: &'static str, run: &str) -> f64 {
         });
     }
     let begun = Instant::now();
+    // So long it is measured.
     tokio::time::sleep(LONG / 4).await;
     over.store(true, Ordering::Relaxed);
     let done: u32 = callers.join_all().await.into_iter().sum();
