@@ -65,7 +65,7 @@ impl Service {
         settings: SourceSettings,
         actor: &str,
     ) -> Result<(), Refusal> {
-        self.done(
+        self.control_source(
             caller,
             Control::CreateSource(id.to_owned(), settings),
             actor,
@@ -84,7 +84,7 @@ impl Service {
         actor: &str,
     ) -> Result<(), Refusal> {
         let update = Control::UpdateSource(id.to_owned(), patch);
-        self.done(caller, update, actor).await
+        self.control_source(caller, update, actor).await
     }
 
     /// Forgets a source, unless the active schema names it or it has unsettled commits.
@@ -114,50 +114,17 @@ impl Service {
         Err(moving())
     }
 
-    /// Takes and delivers commits again.
-    pub async fn enable_source(
+    /// Has an operator's control over a source decided, and recorded with who asked for it.
+    pub async fn control_source(
         &self,
         caller: &Caller,
-        id: &str,
+        control: Control,
         actor: &str,
     ) -> Result<(), Refusal> {
-        self.done(caller, Control::EnableSource(id.to_owned()), actor)
-            .await
-    }
-
-    /// Takes commits and delivers none.
-    pub async fn pause_source(
-        &self,
-        caller: &Caller,
-        id: &str,
-        reason: &str,
-        actor: &str,
-    ) -> Result<(), Refusal> {
-        let pause = Control::PauseSource(id.to_owned(), reason.to_owned());
-        self.done(caller, pause, actor).await
-    }
-
-    /// Delivers again what a paused source kept.
-    pub async fn resume_source(
-        &self,
-        caller: &Caller,
-        id: &str,
-        actor: &str,
-    ) -> Result<(), Refusal> {
-        self.done(caller, Control::ResumeSource(id.to_owned()), actor)
-            .await
-    }
-
-    /// Refuses new commits and stops delivering; what is pending is kept.
-    pub async fn disable_source(
-        &self,
-        caller: &Caller,
-        id: &str,
-        reason: &str,
-        actor: &str,
-    ) -> Result<(), Refusal> {
-        let disable = Control::DisableSource(id.to_owned(), reason.to_owned());
-        self.done(caller, disable, actor).await
+        match self.submit(caller, by(caller, actor, control)).await? {
+            Reply::Done => Ok(()),
+            reply => Err(refused(reply)),
+        }
     }
 
     /// Keeps events that were pushed, JSON as on the wire, until they are taken in.
@@ -182,19 +149,12 @@ impl Service {
         actor: &str,
     ) -> Result<(), Refusal> {
         let reset = Control::ResetFeed(id.to_owned(), cursor);
-        self.done(caller, reset, actor).await
+        self.control_source(caller, reset, actor).await
     }
 
     async fn submit(&self, caller: &Caller, control: Control) -> Result<Reply, Refusal> {
         let command = Command::Control(control);
         Ok(self.flushers.submit(&caller.organization, command).await?)
-    }
-
-    async fn done(&self, caller: &Caller, control: Control, actor: &str) -> Result<(), Refusal> {
-        match self.submit(caller, by(caller, actor, control)).await? {
-            Reply::Done => Ok(()),
-            reply => Err(refused(reply)),
-        }
     }
 }
 

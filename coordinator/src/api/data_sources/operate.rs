@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::{DataSourcesApi, NAME, actor, not_found, required};
 use crate::api::{encode, names};
-use crate::decide::Verb;
+use crate::decide::{Control, Verb};
 use crate::domain::Caller;
 use crate::pages::{cut, limit, page_size};
 use crate::refusal::Refusal;
@@ -48,13 +48,9 @@ impl DataSourcesApi {
         caller: &Caller,
         request: v1::EnableDataSourceRequest,
     ) -> Result<v1::DataSource, Refusal> {
-        let id = names::parse_source(NAME, &request.name)?;
-        let actor = actor(request.actor)?;
-        self.rooms
-            .service
-            .enable_source(caller, &id, &actor)
-            .await?;
-        self.found(caller, id).await
+        let enable = |id| Ok(Control::EnableSource(id));
+        self.controlled(caller, (&request.name, request.actor), enable)
+            .await
     }
 
     pub(super) async fn disabled(
@@ -62,14 +58,12 @@ impl DataSourcesApi {
         caller: &Caller,
         request: v1::DisableDataSourceRequest,
     ) -> Result<v1::DataSource, Refusal> {
-        let id = names::parse_source(NAME, &request.name)?;
-        let actor = actor(request.actor)?;
-        check_reason("reason", &request.reason)?;
-        self.rooms
-            .service
-            .disable_source(caller, &id, &request.reason, &actor)
-            .await?;
-        self.found(caller, id).await
+        let disable = |id| {
+            check_reason("reason", &request.reason)?;
+            Ok(Control::DisableSource(id, request.reason))
+        };
+        self.controlled(caller, (&request.name, request.actor), disable)
+            .await
     }
 
     pub(super) async fn paused(
@@ -77,14 +71,12 @@ impl DataSourcesApi {
         caller: &Caller,
         request: v1::PauseDataSourceRequest,
     ) -> Result<v1::DataSource, Refusal> {
-        let id = names::parse_source(NAME, &request.name)?;
-        let actor = actor(request.actor)?;
-        check_reason("reason", &request.reason)?;
-        self.rooms
-            .service
-            .pause_source(caller, &id, &request.reason, &actor)
-            .await?;
-        self.found(caller, id).await
+        let pause = |id| {
+            check_reason("reason", &request.reason)?;
+            Ok(Control::PauseSource(id, request.reason))
+        };
+        self.controlled(caller, (&request.name, request.actor), pause)
+            .await
     }
 
     pub(super) async fn resumed(
@@ -92,11 +84,24 @@ impl DataSourcesApi {
         caller: &Caller,
         request: v1::ResumeDataSourceRequest,
     ) -> Result<v1::DataSource, Refusal> {
-        let id = names::parse_source(NAME, &request.name)?;
-        let actor = actor(request.actor)?;
+        let resume = |id| Ok(Control::ResumeSource(id));
+        self.controlled(caller, (&request.name, request.actor), resume)
+            .await
+    }
+
+    /// Has an operator's control decided; how the source then stands.
+    async fn controlled(
+        &self,
+        caller: &Caller,
+        (name, given): (&str, String),
+        control: impl FnOnce(String) -> Result<Control, Refusal>,
+    ) -> Result<v1::DataSource, Refusal> {
+        let id = names::parse_source(NAME, name)?;
+        let actor = actor(given)?;
+        let control = control(id.clone())?;
         self.rooms
             .service
-            .resume_source(caller, &id, &actor)
+            .control_source(caller, control, &actor)
             .await?;
         self.found(caller, id).await
     }
