@@ -23,11 +23,13 @@ pub(super) fn play(sink: &Sink, seed: u64) {
     let mut random = StdRng::seed_from_u64(seed ^ u64::from(sink.endpoint.address().port()));
     let mut late = HashMap::new();
     match sink.model {
-        "flaky" => sink.endpoint.behave(move |_| flaky(&mut random)),
-        "slow" => sink.endpoint.behave(move |_| slow(&mut random)),
-        "hostile" => sink
+        "flaky" => sink
             .endpoint
-            .behave(move |arrival| hostile(&mut random, &mut late, arrival)),
+            .behave(move |arrival| rule(arrival).unwrap_or_else(|| flaky(&mut random))),
+        "slow" => sink.endpoint.behave(move |_| slow(&mut random)),
+        "hostile" => sink.endpoint.behave(move |arrival| {
+            rule(arrival).unwrap_or_else(|| hostile(&mut random, &mut late, arrival))
+        }),
         _ => sink.endpoint.behave(good),
     }
 }
@@ -39,16 +41,19 @@ pub(super) fn reform(sink: &Sink) {
     }
 }
 
-/// One commit in twenty breaks a rule of the customer's, whenever it comes.
 fn good(arrival: &Arrival) -> Answer {
+    rule(arrival).unwrap_or_else(Answer::honest)
+}
+
+/// One commit in twenty breaks a rule of the customer's, whenever it comes: an endpoint that executed
+/// it and refuses it later would be the one that breaks a promise.
+fn rule(arrival: &Arrival) -> Option<Answer> {
     let name = arrival.client_tx_id();
     let hash = name.bytes().fold(7_u32, |hash, byte| {
         hash.wrapping_mul(31).wrapping_add(byte.into())
     });
-    if hash.is_multiple_of(20) && !name.contains("rows") {
-        return Answer::error(StatusCode::CONFLICT, "rule_broken");
-    }
-    Answer::honest()
+    (hash.is_multiple_of(20) && !name.contains("rows"))
+        .then(|| Answer::error(StatusCode::CONFLICT, "rule_broken"))
 }
 
 fn flaky(random: &mut StdRng) -> Answer {
@@ -119,7 +124,7 @@ fn hostile(random: &mut StdRng, late: &mut HashMap<String, Instant>, arrival: &A
         22..24 => Answer::applied_but(Reply::Raw(b"HTTP/1.1 200\r\n\r\n\0\0\r\nHTTP/0.9".to_vec())),
         24..26 => Answer::applied_but(fixed(ok, &[("content-encoding", "gzip")], "\u{1f}")),
         26..28 => Answer::status(StatusCode::REQUEST_TIMEOUT),
-        _ => good(arrival),
+        _ => Answer::honest(),
     }
 }
 
