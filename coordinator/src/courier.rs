@@ -15,13 +15,17 @@
 //! is new or was left behind by a crash. An attempt that was open then is re-sent after its deadline.
 
 mod attempt;
+mod board;
 mod clocks;
+pub mod departures;
+pub mod desk;
 mod expiry;
 pub mod flight;
 pub mod lanes;
 mod pace;
 mod run;
 pub mod shares;
+mod slots;
 mod window;
 
 use std::collections::HashMap;
@@ -39,6 +43,7 @@ use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use self::clocks::Clocks;
+use self::desk::Desk;
 use crate::decide::{Command, Control, Reply, Source};
 use crate::domain::OrganizationId;
 use crate::feed::FeedReader;
@@ -284,7 +289,8 @@ impl Shared {
         let flight = Arc::new(Flight::default());
         let owner = (epoch, self.node);
         let feed = FeedReader::new(self.tools.clone(), key.clone(), owner, &flight);
-        let courier = run::Courier::new(self.tools.clone(), key.clone(), owner, flight);
+        let desk = Desk::new(self.tools.clone(), key.clone(), owner, flight);
+        let courier = run::Courier::new(Arc::new(desk));
         let shared = Arc::clone(self);
         self.tools.tasks.spawn(async move {
             // Either ends when the source is another's, and then so does the other.

@@ -92,6 +92,14 @@ impl Flight {
         }
     }
 
+    /// What lingers at these rows is an attempt of ours, which has a place of its own.
+    pub(super) fn forget(&self, lanes: &[i64]) {
+        let mut inner = self.lock();
+        for lane in lanes {
+            inner.lingering.remove(lane);
+        }
+    }
+
     /// The courier has seen its inbox, and what lingers there.
     pub fn open(&self) {
         self.open.send_replace(true);
@@ -134,6 +142,16 @@ impl Flight {
 }
 
 impl Flying {
+    /// The rows, by lane.
+    pub(super) fn lanes(&self) -> &[i64] {
+        &self.lanes
+    }
+
+    /// Names the commit, which departed before it had a place in the inbox.
+    pub(super) fn name(&mut self, sequence: i64) {
+        self.sequence = sequence;
+    }
+
     /// The attempt was settled: the commit's how many-eth it was, and whether that finished the commit.
     /// `rows` are the commit's, with their lanes.
     pub fn landed(&self, number: i32, finished: bool, rows: impl FnOnce() -> Vec<(i64, RowKey)>) {

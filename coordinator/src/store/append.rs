@@ -260,6 +260,9 @@ fn inbox(statement: &mut Statement, append: &Append) -> Result<(), Error> {
         part.column(&new, |one| one.expires_at)?;
         part.column(&new, |one| guards(&one.guards))?;
         part.column(&new, |one| one.schema_version)?;
+        part.column(&new, |one| one.attempts)?;
+        part.column(&new, |one| one.open.map(|open| open.0))?;
+        part.column(&new, |one| one.open.map(|open| open.1))?;
     }
     inbox_changed(statement, append)?;
     if !append.inbox_done.is_empty() {
@@ -351,11 +354,6 @@ fn attempts(statement: &mut Statement, append: &Append) -> Result<(), Error> {
         })?;
         part.column(&closed, |one| one.excerpt.as_deref())?;
         part.column(&closed, |one| one.next_attempt_at)?;
-        let started = || closed.iter().map(|one| one.started_at);
-        for _place in ["found", "updated"] {
-            part.bind(started().min())?;
-            part.bind(started().max())?;
-        }
     }
     Ok(())
 }
