@@ -62,6 +62,9 @@ impl Courier {
             }
         }
         drop(open);
+        // Whoever found the desk open a moment ago gets no seat any more: those who have one are waited
+        // for.
+        desk.lock().fenced = true;
         self.turn.pass();
         desk.attempts.close();
         desk.attempts.wait().await;
