@@ -30,8 +30,8 @@ pub(crate) enum Control {
     RefuseEarly,
     /// The feed is not swept.
     NoSweep,
-    /// An attempt is not on record when it leaves.
-    RecordLate,
+    /// Attempts are not on record.
+    OffRecord,
 }
 
 /// Whether the coordinator is to be broken in this way.
@@ -77,7 +77,7 @@ mod switches {
         "request-future",
         "refuse-early",
         "no-sweep",
-        "record-late",
+        "off-record",
     ];
 
     /// Whether the environment names this control.

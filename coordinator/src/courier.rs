@@ -15,13 +15,17 @@
 //! is new or was left behind by a crash. An attempt that was open then is re-sent after its deadline.
 
 mod attempt;
+mod board;
 mod clocks;
+pub mod departures;
+pub mod desk;
 mod expiry;
 pub mod flight;
 pub mod lanes;
 mod pace;
 mod run;
 pub mod shares;
+mod slots;
 mod window;
 
 use std::collections::HashMap;
@@ -51,6 +55,7 @@ use crate::store::{Error, Store};
 use crate::telemetry::metrics::Metrics;
 use crate::wake::Wake;
 
+use self::desk::Desk;
 use self::flight::Flight;
 use self::shares::Shares;
 
@@ -300,7 +305,8 @@ impl Shared {
         let flight = Arc::new(Flight::default());
         let owner = (epoch, self.node);
         let feed = FeedReader::new(self.tools.clone(), key.clone(), owner, &flight);
-        let courier = run::Courier::new(self.tools.clone(), key.clone(), owner, flight);
+        let desk = Desk::new(self.tools.clone(), key.clone(), owner, flight);
+        let courier = run::Courier::new(Arc::new(desk));
         let shared = Arc::clone(self);
         self.tools.tasks.spawn(async move {
             // Either ends when the source is another's, and then so does the other.

@@ -30,8 +30,10 @@ use crate::admit::schema::Schema;
 use crate::domain::{Commit, OrganizationId, SettingsPatch, SourceSettings};
 use crate::refusal::Refusal;
 
-pub use accept::lane;
-pub use append::{Action, Append, AttemptClose, AttemptOpen, DeltaRow, Quarantined, RequestNote};
+pub use accept::{lane, lanes};
+pub use append::{
+    Action, Append, AttemptClose, AttemptOpen, DeltaRow, Departed, Quarantined, RequestNote,
+};
 pub use breaker::Recovery;
 pub use control::PushSchema;
 pub use events::{EchoOf, ExternalEvent, Misfit, Step, TakeEvents, Taken};
@@ -39,7 +41,7 @@ pub use groups::Membership;
 pub use operate::{Operate, Operator, Target, Verb, pending_not_found};
 pub use over::Expire;
 pub use settle::{ReadBack, SIGNATURE_TOLERANCE, Settle};
-pub use start::{Start, Started};
+pub use start::{Leave, Start, Started};
 pub use state::{
     Feed, Head, InboxEntry, LedgerEntry, OUTCOMES, RowVersion, Source, State, StoredRow, Touched,
 };

@@ -5,6 +5,7 @@
 //! delay when idle. A flusher runs while its organization has commands and ends when there are
 //! none. It runs in a task of its own, so that a dropped call cannot interrupt database work.
 
+mod memory;
 mod pace;
 #[cfg(test)]
 mod tests;
@@ -21,6 +22,7 @@ use tracing::Instrument;
 
 use crate::admit::Schema;
 use crate::broken::{self, Control, crash_point};
+use crate::courier::departures::{Departures, Desks};
 use crate::decide::{self, Append, Command, Reply, State, Touched};
 use crate::domain::OrganizationId;
 use crate::refusal::Class;
@@ -29,6 +31,8 @@ use crate::store::round::Round;
 use crate::store::{Error, Store};
 use crate::telemetry::metrics::Metrics;
 use crate::wake::Wake;
+
+use self::memory::Memory;
 
 /// Commands in one batch at most.
 const BATCH: usize = 512;
@@ -52,6 +56,8 @@ struct Shared {
     wake: Arc<Wake>,
     metrics: Metrics,
     tasks: TaskTracker,
+    /// Where commits depart from.
+    desks: Desks,
     /// An organization is here while its flusher runs; the commands that wait for it.
     waiting: Mutex<HashMap<OrganizationId, Vec<Submitted>>>,
 }
@@ -79,9 +85,15 @@ impl Flushers {
                 wake,
                 metrics,
                 tasks,
+                desks: Desks::default(),
                 waiting,
             }),
         }
+    }
+
+    /// The desks of the sources that this node owns.
+    pub(crate) fn desks(&self) -> &Desks {
+        &self.shared.desks
     }
 
     /// Decides a command and makes it durable. Dropping the call changes nothing about that.
@@ -131,9 +143,12 @@ impl Flushers {
 
 impl Shared {
     async fn run(&self, organization: OrganizationId) {
+        let mut memory = Memory::default();
         while let Some(batch) = self.take(&organization) {
-            // A panic costs its batch the answers, and nobody else anything.
-            let flushed = AssertUnwindSafe(self.flush(&organization, batch)).catch_unwind();
+            // A panic costs its batch the answers, and nobody else anything: the memory was taken
+            // before it could be left half changed.
+            let flush = self.flush(&organization, &mut memory, batch);
+            let flushed = AssertUnwindSafe(flush).catch_unwind();
             if flushed.await.is_err() {
                 tracing::error!(%organization, "a batch was ended by a panic");
             }
@@ -160,12 +175,17 @@ impl Shared {
 
     /// One bad command never fails its neighbours: on an error that is not the database's absence,
     /// each is decided on its own.
-    async fn flush(&self, organization: &OrganizationId, batch: Vec<Submitted>) {
+    async fn flush(
+        &self,
+        organization: &OrganizationId,
+        memory: &mut Memory,
+        batch: Vec<Submitted>,
+    ) {
         let (commands, replies): (Vec<_>, Vec<_>) = batch
             .into_iter()
             .map(|one| (one.command, one.reply))
             .unzip();
-        match self.decide(organization, &commands).await {
+        match self.decide(organization, memory, &commands).await {
             Ok(answers) => {
                 for (reply, answer) in replies.into_iter().zip(answers) {
                     answer_to(reply, Ok(answer));
@@ -179,8 +199,8 @@ impl Shared {
                     .map(|(command, reply)| Submitted { command, reply })
                     .collect();
                 let second = first.split_off(first.len() / 2);
-                Box::pin(self.flush(organization, first)).await;
-                Box::pin(self.flush(organization, second)).await;
+                Box::pin(self.flush(organization, memory, first)).await;
+                Box::pin(self.flush(organization, memory, second)).await;
             }
             Err(error) if commands.len() == 1 || !about_one_command(&error) => {
                 tracing::warn!(%organization, %error, cause = ?error, "a batch was not appended");
@@ -196,7 +216,7 @@ impl Shared {
                 tracing::warn!(%organization, %error, cause = ?error, "a batch is run one by one");
                 for (command, reply) in commands.into_iter().zip(replies) {
                     let answer = self
-                        .decide(organization, std::slice::from_ref(&command))
+                        .decide(organization, memory, std::slice::from_ref(&command))
                         .await;
                     answer_to(reply, answer.map(|mut answers| answers.remove(0)));
                 }
@@ -208,6 +228,7 @@ impl Shared {
     async fn decide(
         &self,
         organization: &OrganizationId,
+        memory: &mut Memory,
         commands: &[Command],
     ) -> Result<Vec<Reply>, Error> {
         let mut touched = Touched::default();
@@ -218,10 +239,8 @@ impl Shared {
         let mut pace = pace::Pace::default();
         let mut lost = 0;
         loop {
-            match self
-                .attempt(organization, commands, &touched, lost >= PATIENCE)
-                .await
-            {
+            let round = (&mut *memory, lost >= PATIENCE);
+            match self.attempt(organization, commands, &touched, round).await {
                 Ok(Some(replies)) => return Ok(replies),
                 Ok(None) | Err(Error::Conflict(_) | Error::Exists(_)) if lost < 2 * PATIENCE => {
                     lost += 1;
@@ -242,7 +261,7 @@ impl Shared {
         organization: &OrganizationId,
         commands: &[Command],
         touched: &Touched,
-        locked: bool,
+        (memory, locked): (&mut Memory, bool),
     ) -> Result<Option<Vec<Reply>>, Error> {
         crash_point!("round", named(commands));
         let mut round = if locked {
@@ -250,31 +269,30 @@ impl Shared {
         } else {
             self.store.round().await?
         };
-        let Some(mut state) = round.read(organization, touched).await? else {
-            let row = organization.to_string();
-            return Err(Error::Corrupt {
-                table: "heads",
-                column: "org_id",
-                row,
-            });
-        };
+        let started = Instant::now();
+        let known = std::mem::take(memory);
+        let mut state = read(&mut round, organization, &known.unknown(touched)).await?;
+        if !known.complete(&mut state) {
+            state = read(&mut round, organization, touched).await?;
+        }
         if !touched.groups.is_empty() {
             state.schema = self.schema(organization, state.head.schema_version).await?;
         }
+        let desks = &self.desks;
+        let departures = desks.board(organization, &mut state, (commands, started));
         let (replies, append) = decide::decide(organization, &mut state, commands);
+        let version = state.head.version;
         if append.is_empty() {
+            *memory = Memory::of(state, version);
             return Ok(Some(replies));
         }
         let begun = Instant::now();
         crash_point!("append", named(commands));
         let accepts = matches!(commands, [Command::Accept(_), ..]);
         if accepts && broken::is(Control::AcknowledgeEarly) {
-            return Ok(Some(self.append_later(
-                organization,
-                round,
-                (state, append),
-                replies,
-            )));
+            let later = (state, append, departures);
+            self.append_later(organization, round, later);
+            return Ok(Some(replies));
         }
         if !round.append(organization, &state, &append).await? {
             return Ok(None);
@@ -286,8 +304,10 @@ impl Shared {
         self.metrics.append(commands.len() as u64, begun.elapsed());
         self.metrics.deltas(append.deltas.len() as u64);
         self.metrics.pending(append.pending_change());
-        self.wake.appended(organization, &append);
+        let told = departures.leave(&append);
+        self.wake.appended(organization, &append, &told);
         crash_point!("told", named(commands));
+        *memory = Memory::of(state, version + 1);
         Ok(Some(replies))
     }
 
@@ -302,7 +322,11 @@ impl Shared {
         touched.dedup();
         loop {
             let commands = std::slice::from_ref(&command);
-            let replies = self.attempt(organization, commands, &touched, true).await?;
+            let mut memory = Memory::default();
+            let round = (&mut memory, true);
+            let replies = self
+                .attempt(organization, commands, &touched, round)
+                .await?;
             if let Some(mut replies) = replies {
                 return Ok(replies.remove(0));
             }
@@ -314,16 +338,15 @@ impl Shared {
         &self,
         organization: &OrganizationId,
         round: Round,
-        (state, append): (State, Append),
-        replies: Vec<Reply>,
-    ) -> Vec<Reply> {
+        (state, append, departures): (State, Append, Departures),
+    ) {
         let (organization, wake) = (organization.clone(), Arc::clone(&self.wake));
         self.tasks.spawn(async move {
             if let Ok(true) = round.append(&organization, &state, &append).await {
-                wake.appended(&organization, &append);
+                let told = departures.leave(&append);
+                wake.appended(&organization, &append, &told);
             }
         });
-        replies
     }
 
     /// The schema that sync groups go by.
@@ -352,6 +375,20 @@ impl Shared {
 #[cfg(feature = "broken")]
 fn named(commands: &[Command]) -> &'static str {
     commands.first().map_or("nothing", Command::name)
+}
+
+/// What the batch touches, as one snapshot shows it.
+async fn read(
+    round: &mut Round,
+    organization: &OrganizationId,
+    touched: &Touched,
+) -> Result<State, Error> {
+    let state = round.read(organization, touched).await?;
+    state.ok_or_else(|| Error::Corrupt {
+        table: "heads",
+        column: "org_id",
+        row: organization.to_string(),
+    })
 }
 
 /// Whether an error may be one command's fault, so that its neighbours would do without it.

@@ -83,6 +83,8 @@ impl Store {
             ("enable_mergejoin", "off"),
             ("enable_bitmapscan", "off"),
             ("plan_cache_mode", "force_generic_plan"),
+            // What may not be scanned is priced so high that it would be compiled.
+            ("jit", "off"),
         ];
         // Partitions that cannot have what is looked for are left out only by a plan for its values.
         let by_value = [

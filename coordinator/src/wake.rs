@@ -1,36 +1,41 @@
 //! Wakes those who wait for something that an append brought: hints, never facts. Whoever is woken
-//! looks in the database, and looks now and then without being woken.
+//! looks in the database, and looks now and then without being woken. Only the receipt of a commit that
+//! this node settled is handed over with the ring: it tells what has just become durable.
 
 mod news;
 pub mod signals;
 
-use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
 use crate::decide::Append;
-use crate::domain::OrganizationId;
+use crate::domain::{CommitState, OrganizationId, Receipt};
 use news::News;
 
 /// Who waits on this node, and for what.
 #[derive(Debug, Default)]
 pub struct Wake {
-    commits: Waiting,
-    sources: Waiting,
-    feeds: Waiting,
-    logs: Waiting,
+    commits: Waiting<Option<Arc<Receipt>>>,
+    sources: Waiting<()>,
+    feeds: Waiting<()>,
+    logs: Waiting<()>,
     news: News,
 }
 
 impl Wake {
     /// Waits for a commit to be settled. Listen first, then look.
-    pub fn commit(&self, organization: &OrganizationId, client_tx_id: &str) -> Waiter<'_> {
+    pub fn commit(
+        &self,
+        organization: &OrganizationId,
+        client_tx_id: &str,
+    ) -> Waiter<'_, Option<Arc<Receipt>>> {
         self.commits.join(organization, client_tx_id)
     }
 
     /// Waits for a source's inbox or settings to change.
-    pub fn source(&self, organization: &OrganizationId, source: &str) -> Waiter<'_> {
+    pub fn source(&self, organization: &OrganizationId, source: &str) -> Waiter<'_, ()> {
         self.sources.join(organization, source)
     }
 
@@ -41,7 +46,7 @@ impl Wake {
 
     /// Waits for something to do for the reader of a source's feed: settings that changed, pushed
     /// events.
-    pub fn feed(&self, organization: &OrganizationId, source: &str) -> Waiter<'_> {
+    pub fn feed(&self, organization: &OrganizationId, source: &str) -> Waiter<'_, ()> {
         self.feeds.join(organization, source)
     }
 
@@ -51,7 +56,7 @@ impl Wake {
     }
 
     /// Waits for an organization's log to grow.
-    pub fn log(&self, organization: &OrganizationId) -> Waiter<'_> {
+    pub fn log(&self, organization: &OrganizationId) -> Waiter<'_, ()> {
         self.logs.join(organization, "")
     }
 
@@ -62,24 +67,30 @@ impl Wake {
 
     /// Wakes everybody: nobody knows what they missed.
     pub fn ring_all(&self) {
-        for waiting in [&self.commits, &self.sources, &self.feeds, &self.logs] {
-            for bell in waiting.bells().values() {
-                bell.send_replace(());
-            }
+        for bell in self.commits.bells().values() {
+            ring(bell);
+        }
+        for waiting in [&self.sources, &self.feeds, &self.logs] {
+            waiting.bells().values().for_each(ring);
         }
     }
 
-    /// Wakes whoever waits for what this append brought, and lets other nodes hear of it.
-    pub fn appended(&self, organization: &OrganizationId, append: &Append) {
+    /// Wakes whoever waits for what this append brought, and lets other nodes hear of it. The couriers
+    /// of the sources in `told` know of new commits already.
+    pub fn appended(&self, organization: &OrganizationId, append: &Append, told: &HashSet<String>) {
         if !append.deltas.is_empty() {
             self.ring_log(organization);
         }
-        self.news.gather(organization, append);
-        for client_tx_id in append.settled.keys() {
-            self.commits.ring(organization, client_tx_id);
+        self.news.gather(organization, append, told);
+        for (client_tx_id, entry) in &append.settled {
+            let receipt = || {
+                let settled = entry.state != CommitState::Queued;
+                settled.then(|| Arc::new(append.receipt(entry)))
+            };
+            self.commits.tell(organization, client_tx_id, receipt);
         }
         let mut rung = None;
-        for entry in &append.inbox {
+        for entry in append.inbox.iter().filter(|it| !told.contains(&it.source)) {
             if rung != Some(&entry.source) {
                 self.sources.ring(organization, &entry.source);
                 rung = Some(&entry.source);
@@ -107,17 +118,48 @@ impl Wake {
 type Key = (OrganizationId, String);
 
 /// Bells by name; a bell exists while someone waits for it.
-#[derive(Debug, Default)]
-struct Waiting {
-    bells: Mutex<HashMap<Key, watch::Sender<()>>>,
+#[derive(Debug)]
+struct Waiting<T> {
+    bells: Mutex<HashMap<Key, watch::Sender<T>>>,
 }
 
-impl Waiting {
-    fn bells(&self) -> MutexGuard<'_, HashMap<Key, watch::Sender<()>>> {
+impl<T> Default for Waiting<T> {
+    fn default() -> Self {
+        Self {
+            bells: Mutex::default(),
+        }
+    }
+}
+
+impl<T> Waiting<T> {
+    fn bells(&self) -> MutexGuard<'_, HashMap<Key, watch::Sender<T>>> {
         self.bells.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn join(&self, organization: &OrganizationId, name: &str) -> Waiter<'_> {
+    /// Rings, and says what happened, if anybody listens.
+    fn tell(&self, organization: &OrganizationId, name: &str, what: impl FnOnce() -> T) {
+        let key = (organization.clone(), name.to_owned());
+        if let Some(bell) = self.bells().get(&key) {
+            bell.send_replace(what());
+        }
+    }
+
+    fn ring(&self, organization: &OrganizationId, name: &str) {
+        let key = (organization.clone(), name.to_owned());
+        if let Some(bell) = self.bells().get(&key) {
+            ring(bell);
+        }
+    }
+
+    fn ring_all(&self, organization: &OrganizationId) {
+        let bells = self.bells();
+        let theirs = bells.iter().filter(|((whose, _), _)| whose == organization);
+        theirs.for_each(|(_, bell)| ring(bell));
+    }
+}
+
+impl<T: Default> Waiting<T> {
+    fn join(&self, organization: &OrganizationId, name: &str) -> Waiter<'_, T> {
         let key = (organization.clone(), name.to_owned());
         let mut bells = self.bells();
         let bell = bells.entry(key.clone()).or_default().subscribe();
@@ -127,33 +169,29 @@ impl Waiting {
             bell,
         }
     }
+}
 
-    fn ring(&self, organization: &OrganizationId, name: &str) {
-        let key = (organization.clone(), name.to_owned());
-        let bells = self.bells();
-        if let Some(bell) = bells.get(&key) {
-            bell.send_replace(());
-        }
-    }
-
-    fn ring_all(&self, organization: &OrganizationId) {
-        let bells = self.bells();
-        let theirs = bells.iter().filter(|((whose, _), _)| whose == organization);
-        for (_, bell) in theirs {
-            bell.send_replace(());
-        }
-    }
+/// Wakes who waits; what was said to them stays said.
+fn ring<T>(bell: &watch::Sender<T>) {
+    bell.send_modify(|_| {});
 }
 
 /// One who waits. Dropping it takes the bell away when nobody else waits for it.
 #[derive(Debug)]
-pub struct Waiter<'a> {
-    waiting: &'a Waiting,
+pub struct Waiter<'a, T> {
+    waiting: &'a Waiting<T>,
     key: Key,
-    bell: watch::Receiver<()>,
+    bell: watch::Receiver<T>,
 }
 
-impl Waiter<'_> {
+impl Waiter<'_, Option<Arc<Receipt>>> {
+    /// The receipt, if the commit was settled on this node since.
+    pub fn receipt(&self) -> Option<Receipt> {
+        self.bell.borrow().as_deref().cloned()
+    }
+}
+
+impl<T> Waiter<'_, T> {
     /// Returns when the bell rings, or rang since the last call.
     pub async fn rung(&mut self) {
         if self.bell.changed().await.is_err() {
@@ -163,7 +201,7 @@ impl Waiter<'_> {
     }
 }
 
-impl Drop for Waiter<'_> {
+impl<T> Drop for Waiter<'_, T> {
     fn drop(&mut self) {
         let mut bells = self.waiting.bells();
         if bells

@@ -21,7 +21,7 @@ use uuid::Uuid;
 
 use self::verdict::Case;
 use super::Tools;
-use super::flight::Flying;
+use super::desk::Seat;
 use crate::admit::{Backing, Schema};
 use crate::broken::{self, Control, crash_point};
 use crate::decide::{
@@ -48,11 +48,14 @@ pub(super) struct Attempt {
     pub(super) terms: Option<Arc<Terms>>,
     /// Of the inbox that it was chosen from.
     pub(super) revision: i64,
-    /// Gives the commit's rows free when the attempt has ended; none for what is not sent.
-    pub(super) flying: Option<Flying>,
+    /// It was recorded with the accept; and an instant before that.
+    pub(super) departed: Option<(Box<Started>, Instant)>,
+    /// None for what is not sent.
+    pub(super) seat: Option<Seat>,
 }
 
 /// What an attempt is made and judged with.
+#[derive(Default)]
 struct Equipment {
     keys: Arc<[SigningKey]>,
     /// The active schema; none while there is none.
@@ -77,24 +80,30 @@ pub(super) enum End {
 
 impl Attempt {
     /// Makes the attempt. Ends only when its outcome is durable, or another node's business.
-    pub(super) async fn run(self) -> End {
+    pub(super) async fn run(mut self) -> End {
         crash_point!("attempt.chosen");
-        let Some(equipment) = self.equipment().await else {
-            return End::Unavailable;
-        };
+        let equipment = self.equipment().await;
         crash_point!("attempt.equipped");
-        let asked = Instant::now();
-        let started = match self.start().await {
-            Ok(Reply::Started(started)) => started,
-            Ok(Reply::NotStartable(why)) => return End::NotStarted(why, self.revision),
-            Ok(Reply::Fenced) => return End::Fenced,
-            Ok(_) | Err(_) => return End::Unavailable,
+        let (started, asked) = match (self.departed.take(), &equipment) {
+            (Some(departed), _) => departed,
+            (None, None) => return End::Unavailable,
+            (None, Some(_)) => {
+                let asked = Instant::now();
+                match self.start().await {
+                    Ok(Reply::Started(started)) => (started, asked),
+                    Ok(Reply::NotStartable(why)) => return End::NotStarted(why, self.revision),
+                    Ok(Reply::Fenced) => return End::Fenced,
+                    Ok(_) | Err(_) => return End::Unavailable,
+                }
+            }
         };
         crash_point!("attempt.started");
         let span = self.span(&started);
         // The recorded deadline counts from some moment after we asked: no byte leaves after it, even
-        // if this process was frozen in between.
+        // if this process was frozen in between. Nor does one that could not be signed.
         let left = started.timeout.saturating_sub(asked.elapsed());
+        let left = equipment.as_ref().map_or(Duration::ZERO, |_| left);
+        let equipment = equipment.unwrap_or_default();
         self.deliver(&started, &equipment, left)
             .instrument(span)
             .await
@@ -169,7 +178,7 @@ impl Attempt {
     }
 
     /// Sends, and settles until the outcome is durable: only this node knows the answer.
-    async fn deliver(self, started: &Started, equipment: &Equipment, left: Duration) -> End {
+    async fn deliver(mut self, started: &Started, equipment: &Equipment, left: Duration) -> End {
         let begun = Instant::now();
         let case = Case::new(&self.tools, &self.organization, (started, equipment));
         // Half of the time at most: the commit is sent all the same.
@@ -178,6 +187,14 @@ impl Attempt {
         let exchange = self.send(started, &equipment.keys, left).await;
         crash_point!("attempt.answered");
         let verdict = case.judge(&exchange).await;
+        if matches!(
+            verdict.outcome,
+            Outcome::Applied(_) | Outcome::Refused { .. }
+        ) {
+            // The endpoint has room for the next, also before this one is recorded. After a failure
+            // that is for the record to say.
+            self.seat.iter_mut().for_each(|seat| seat.slot = None);
+        }
         let settle = Settle {
             never_left: left.is_zero(),
             rows: case.operations.iter().map(Operation::key).collect(),
@@ -237,8 +254,8 @@ impl Attempt {
     fn denied(&self, settle: Settle) {
         let source = (&self.organization, self.source.as_str());
         tell_denied(&self.tools.metrics, source, &settle.client_tx_id);
-        if let Some(flying) = &self.flying {
-            flying.read_again(settle.rows);
+        if let Some(seat) = &self.seat {
+            seat.flying.read_again(settle.rows);
         }
     }
 
@@ -255,10 +272,10 @@ impl Attempt {
     /// A commit that was sent before may have taken effect before an event that came in between: what
     /// the endpoint answered for its rows may then be older than they are.
     fn landed(&self, started: &Started, finished: bool) {
-        let Some(flying) = &self.flying else {
+        let Some(seat) = &self.seat else {
             return;
         };
-        flying.landed(started.number, finished, || {
+        seat.flying.landed(started.number, finished, || {
             let sent = wire::operations(&started.body).unwrap_or_default();
             let rows = sent.iter().map(Operation::key);
             rows.map(|row| (lane(&self.organization, &row.model, &row.id), row))

@@ -3,13 +3,14 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 
 use futures_util::FutureExt;
 use time::OffsetDateTime;
-use tokio::sync::mpsc;
 
 use super::attempt::End;
-use super::run::{Courier, PAUSE};
+use super::board::Board;
+use super::desk::{Desk, PAUSE};
 use crate::decide::{InboxEntry, NotStartable};
 use crate::domain::SourceState;
 
@@ -51,26 +52,27 @@ impl Expiry {
     }
 }
 
-impl Courier {
+impl Desk {
     /// Has commits rejected whose time is over.
-    pub(super) fn expire_what_is_over(&mut self, ends: &mpsc::UnboundedSender<(i64, End)>) {
-        let now = self.now();
-        while self.expires() && self.expiring < AT_ONCE {
-            let Some(sequence) = self.window.pop_expired(now) else {
+    pub(super) fn expire_what_is_over(self: &Arc<Self>, board: &mut Board) {
+        let now = board.now();
+        while board.expires() && board.expiring < AT_ONCE {
+            let Some(sequence) = board.window.pop_expired(now) else {
                 return;
             };
-            self.expiring += 1;
-            let expiry = self.attempt(sequence).expire();
-            let ends = ends.clone();
+            board.expiring += 1;
+            let expiry = self.attempt(board, sequence).expire();
+            let (desk, token) = (Arc::clone(self), self.attempts.token());
             self.tools.tasks.spawn(async move {
                 let run = AssertUnwindSafe(expiry).catch_unwind();
-                let end = run.await.unwrap_or(End::Expired(None));
-                // A courier that is gone has nothing to do with the end: it is durable.
-                drop(ends.send((sequence, end)));
+                desk.ended(sequence, run.await.unwrap_or(End::Expired(None)));
+                drop(token);
             });
         }
     }
+}
 
+impl Board {
     /// When to look for such commits again.
     pub(super) fn next_expiry(&self) -> Option<OffsetDateTime> {
         let next = self.window.next_expiry();

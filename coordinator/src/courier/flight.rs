@@ -88,9 +88,13 @@ impl Flight {
         })
     }
 
-    /// An owner before may have an attempt at these rows in flight until this instant.
+    /// An owner before may have an attempt at these rows in flight until this instant; unless it is one
+    /// of ours, which is known by its rows before its place in the inbox is.
     pub fn linger(&self, lanes: &[i64], until: Instant) {
         let mut inner = self.lock();
+        if lanes.iter().all(|lane| inner.attempts.contains_key(lane)) {
+            return;
+        }
         for lane in lanes {
             inner.lingering.insert(*lane, until);
         }
@@ -158,6 +162,11 @@ impl Flight {
 }
 
 impl Flying {
+    /// Names the commit, which departed before it had a place in the inbox.
+    pub(super) fn name(&mut self, sequence: i64) {
+        self.sequence = sequence;
+    }
+
     /// The attempt was settled: the commit's how many-eth it was, and whether that finished the commit.
     /// `rows` are the commit's, with their lanes.
     pub fn landed(&self, number: i32, finished: bool, rows: impl FnOnce() -> Vec<(i64, RowKey)>) {

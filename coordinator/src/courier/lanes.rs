@@ -77,6 +77,11 @@ impl Lanes {
         standing.map_or(&[], |standing| &standing.lanes)
     }
 
+    /// Whether nobody stands in this lane.
+    pub fn is_free(&self, lane: i64) -> bool {
+        !self.queues.contains_key(&lane)
+    }
+
     /// Whether a commit stands here.
     pub fn contains(&self, sequence: i64) -> bool {
         self.commits.contains_key(&sequence)

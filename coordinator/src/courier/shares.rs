@@ -69,6 +69,22 @@ impl Shares {
         }
     }
 
+    /// A share, if one is free for this organization now.
+    pub(super) fn take_now(&self, organization: &OrganizationId) -> Option<Share> {
+        let mut pool = lock(&self.pool);
+        let free = pool.free;
+        let party = pool.parties.entry(organization.clone()).or_default();
+        let may = party.asking.is_empty() && party.held < free;
+        if may {
+            party.held += 1;
+            pool.free -= 1;
+        } else {
+            pool.forget(organization);
+        }
+        drop(pool);
+        may.then(|| self.share(organization))
+    }
+
     /// A share, or where it will come from.
     fn ask(&self, organization: &OrganizationId) -> Result<Share, oneshot::Receiver<Share>> {
         let mut pool = lock(&self.pool);

@@ -117,6 +117,11 @@ impl Window {
         self.ready.first().is_some_and(|(due, _)| *due <= now)
     }
 
+    /// Whether one may, or one that somebody asked for.
+    pub(super) fn has_due(&self, now: OffsetDateTime) -> bool {
+        self.is_due(now) || self.next_asked().is_some_and(|due| due <= now)
+    }
+
     /// Takes out the commit that may start now, the longest due first.
     pub(super) fn pop(&mut self, now: OffsetDateTime) -> Option<i64> {
         let first = self.ready.first().copied()?;
@@ -163,6 +168,19 @@ impl Window {
     /// Whether a commit waits here.
     pub(super) fn contains(&self, sequence: i64) -> bool {
         self.lanes.contains(sequence)
+    }
+
+    /// Takes out a commit that departed with its accept, whether it is here already or not.
+    pub(super) fn depart(&mut self, sequence: i64) {
+        self.out.insert(sequence);
+        if let Some(place) = self.waiting.get(&sequence) {
+            self.ready.remove(&(place.due_at, sequence));
+        }
+    }
+
+    /// Whether nobody stands in these lanes.
+    pub(super) fn are_free(&self, lanes: &[i64]) -> bool {
+        lanes.iter().all(|lane| self.lanes.is_free(*lane))
     }
 
     /// The rows that a commit touches, by lane.

@@ -3,7 +3,7 @@
 mod managed;
 mod source;
 
-pub use source::lane;
+pub use source::{lane, lanes};
 
 use backends::operation::{OnStale, Operation};
 

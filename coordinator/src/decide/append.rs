@@ -10,9 +10,10 @@ use uuid::Uuid;
 use super::events::Misfit;
 use super::groups::Membership;
 use super::operate::Operator;
+use super::start::Started;
 use super::state::{Feed, InboxEntry, LedgerEntry, Source, StoredRow};
 use super::versions::VersionChange;
-use crate::domain::{CommitId, Delta, Participant, RequestError, RequestKind, Trigger};
+use crate::domain::{CommitId, Delta, Participant, Receipt, RequestError, RequestKind, Trigger};
 
 /// Everything that one append writes. Maps are ordered, so that rows are locked in key order.
 #[derive(Clone, Debug, Default)]
@@ -41,6 +42,8 @@ pub struct Append {
     pub inbox_done: BTreeSet<(String, i64)>,
     /// Attempts that may leave once this is durable.
     pub attempts_opened: Vec<AttemptOpen>,
+    /// Of these, first attempts that were recorded with their accept.
+    pub departed: Vec<Departed>,
     /// Attempts that ended.
     pub attempts_closed: Vec<AttemptClose>,
     /// Sources as they stand afterwards; `true` when an operator changed the settings.
@@ -125,6 +128,17 @@ pub struct AttemptOpen {
     pub deadline: OffsetDateTime,
 }
 
+/// A commit whose first attempt was recorded with its accept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Departed {
+    /// The source.
+    pub source: String,
+    /// Its place in the inbox.
+    pub sequence: i64,
+    /// What may leave once this is durable.
+    pub started: Started,
+}
+
 /// An attempt that ended.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AttemptClose {
@@ -185,6 +199,19 @@ impl Append {
         i64::try_from(self.inbox.len()).unwrap_or(0)
             - i64::try_from(self.inbox_done.len()).unwrap_or(0)
             - self.dead
+    }
+
+    /// The whole receipt of a commit that this settled.
+    pub fn receipt(&self, entry: &LedgerEntry) -> Receipt {
+        let mut receipt = entry.receipt();
+        if let (Some((first, last)), Some(begun)) = (entry.sync_ids, self.deltas.first()) {
+            let place = |sync_id| usize::try_from(sync_id - begun.delta.sync_id).ok();
+            let own = place(first).zip(place(last));
+            let own = own.and_then(|(first, last)| self.deltas.get(first..=last));
+            let own = own.unwrap_or_default().iter();
+            receipt.deltas = own.map(|row| row.delta.clone()).collect();
+        }
+        receipt
     }
 
     /// Notes how a source stands after a decision.

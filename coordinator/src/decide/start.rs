@@ -1,5 +1,6 @@
 //! Recording an attempt before its first byte leaves.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,12 +8,11 @@ use bytes::Bytes;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::append::{Append, AttemptClose, AttemptOpen};
+use super::append::{Append, AttemptClose, AttemptOpen, Departed};
 use super::settle::SIGNATURE_TOLERANCE;
 use super::state::{InboxEntry, Source, State, Touched};
 use super::terms::{Guard, Terms};
 use super::{NotStartable, Reply, over, terms};
-use crate::broken::{self, Control};
 use crate::domain::{CommitId, RequestError, RequestKind, SourceState, Trigger};
 
 /// Attempts after which a 5xx answer makes the next one look first: a handler that fails on a row
@@ -112,19 +112,7 @@ pub(super) fn start(state: &mut State, append: &mut Append, start: &Start) -> Re
         close_lost(append, source, entry, (open, now));
     }
     let trigger = cause(entry, lost.is_some(), early);
-    let started = open(source, entry, (trigger, now));
-    let opened = AttemptOpen {
-        source: start.source.clone(),
-        id: entry.id,
-        client_tx_id: entry.client_tx_id.clone(),
-        number: entry.attempts,
-        trigger,
-        node: start.node,
-        deadline: now + started.timeout,
-    };
-    if !broken::is(Control::RecordLate) {
-        append.attempts_opened.push(opened);
-    }
+    let started = open(append, source, entry, (trigger, start.node, now));
     append.inbox_changed.insert(key, entry.clone());
     Reply::Started(Box::new(started))
 }
@@ -146,10 +134,52 @@ fn flag(entry: &mut InboxEntry, stale: Vec<i16>) {
     entry.flagged.dedup();
 }
 
-fn open(
+/// Leave for commits to depart with their accept, as a source's courier gives it on the node that
+/// owns the source: nothing that is known of keeps them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Leave {
+    /// The node.
+    pub node: Uuid,
+    /// The epoch that it owns the source under.
+    pub epoch: i64,
+    /// The [`Source::inbox_revision`] that the courier knows the order of the commits by.
+    pub revision: i64,
+    /// The commits, by their callers' names.
+    pub commits: HashSet<String>,
+}
+
+impl Leave {
+    /// Whether the source, as it stands in the batch by now, still lets this commit depart.
+    pub(super) fn allows(&self, source: &Source, client_tx_id: &str, now: OffsetDateTime) -> bool {
+        self.commits.contains(client_tx_id)
+            && source.owner == Some(self.node)
+            && source.epoch == self.epoch
+            && source.inbox_revision == self.revision
+            && source.state == SourceState::Enabled
+            && source.backoff_until.is_none_or(|until| until <= now)
+    }
+}
+
+/// Records the first attempt of a commit that is just being accepted.
+pub(super) fn depart(
+    append: &mut Append,
     source: &Source,
     entry: &mut InboxEntry,
-    (trigger, now): (Trigger, OffsetDateTime),
+    (node, now): (Uuid, OffsetDateTime),
+) {
+    let started = open(append, source, entry, (Trigger::Accept, node, now));
+    append.departed.push(Departed {
+        source: entry.source.clone(),
+        sequence: entry.sequence,
+        started,
+    });
+}
+
+fn open(
+    append: &mut Append,
+    source: &Source,
+    entry: &mut InboxEntry,
+    (trigger, node, now): (Trigger, Uuid, OffsetDateTime),
 ) -> Started {
     let timeout = source.settings.request_timeout;
     let failed = entry.last_error.as_ref();
@@ -158,6 +188,15 @@ fn open(
         && failed.is_some_and(|error| error.http_status >= 500);
     entry.attempts += 1;
     entry.open = Some((now, now + timeout));
+    append.attempts_opened.push(AttemptOpen {
+        source: entry.source.clone(),
+        id: entry.id,
+        client_tx_id: entry.client_tx_id.clone(),
+        number: entry.attempts,
+        trigger,
+        node,
+        deadline: now + timeout,
+    });
     Started {
         id: entry.id,
         client_tx_id: entry.client_tx_id.clone(),

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::start::Leave;
 use super::terms::Guard;
 use crate::admit::schema::Schema;
 use crate::domain::{
@@ -108,6 +109,8 @@ pub struct State {
     pub events: HashMap<(String, String), OffsetDateTime>,
     /// Feeds by source.
     pub feeds: HashMap<String, Feed>,
+    /// Which commits may depart with their accept, by source; not read, but given by couriers.
+    pub leaves: HashMap<String, Leave>,
 }
 
 /// An organization's head row.

@@ -1,3 +1,4 @@
+mod departures;
 mod events;
 mod flow;
 
@@ -65,6 +66,7 @@ fn state() -> State {
         models_in_use: BTreeSet::new(),
         events: HashMap::new(),
         feeds: HashMap::new(),
+        leaves: HashMap::new(),
     }
 }
 

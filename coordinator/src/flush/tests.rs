@@ -1,6 +1,7 @@
 //! The flusher against a real database, and against other nodes.
 
 mod events;
+mod memory;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -212,9 +213,11 @@ async fn a_round_under_the_heads_lock_comes_to_the_same_and_lets_go() {
         let mut touched = Touched::default();
         commands[0].touch(&mut touched);
         let organization = organization();
+        let mut memory = Memory::default();
+        let round = (&mut memory, locked);
         let round = node
             .shared
-            .attempt(&organization, &commands, &touched, locked);
+            .attempt(&organization, &commands, &touched, round);
         let replies = round.await.unwrap().unwrap();
         assert!(matches!(replies[0], Reply::Confirmed(_)), "{replies:?}");
     }

@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{Error, Store};
-use crate::decide::{Recovery, Terms};
+use crate::decide::{InboxEntry, Recovery, Terms};
 use crate::domain::{OrganizationId, SourceState, Trigger};
 
 /// A source and the next commits of its inbox, as one snapshot shows them.
@@ -61,6 +61,34 @@ pub struct Waiting {
     pub open_until: Option<OffsetDateTime>,
     /// Somebody asked for the next attempt: it does not wait for the source.
     pub asked: bool,
+}
+
+impl Waiting {
+    /// A commit that was just accepted.
+    pub fn of(entry: &InboxEntry) -> Self {
+        let tried = entry.attempts > 0;
+        let rests = entry.expires_at.is_some() || !entry.guards.is_empty();
+        let terms = || Terms {
+            client_tx_id: entry.client_tx_id.clone(),
+            expires_at: entry.expires_at,
+            guards: if tried {
+                Vec::new()
+            } else {
+                entry.guards.clone()
+            },
+        };
+        Self {
+            sequence: entry.sequence,
+            lanes: entry.lanes.clone(),
+            holds_until: None,
+            tried,
+            due_at: entry.due_at,
+            failed_at: None,
+            terms: rests.then(|| Arc::new(terms())),
+            open_until: entry.open.map(|(_, deadline)| deadline),
+            asked: false,
+        }
+    }
 }
 
 impl Store {

@@ -141,6 +141,7 @@ fn empty(row: &PgRow) -> Result<State, Error> {
         models_in_use: BTreeSet::new(),
         events: HashMap::new(),
         feeds: HashMap::new(),
+        leaves: HashMap::new(),
     })
 }
 

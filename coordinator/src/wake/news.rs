@@ -3,7 +3,7 @@
 //! A notification is JSON: `{"node": …, "logs": [ORG], "commits": [[ORG, ID]], "sources": [[ORG,
 //! ID]]}`. It is a hint. What does not fit is left out: whoever waits looks by itself.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
@@ -50,7 +50,12 @@ struct Telling {
 
 impl News {
     /// Gathers what an append brought.
-    pub(super) fn gather(&self, organization: &OrganizationId, append: &Append) {
+    pub(super) fn gather(
+        &self,
+        organization: &OrganizationId,
+        append: &Append,
+        told: &HashSet<String>,
+    ) {
         let mut gathered = self.lock();
         if !append.deltas.is_empty() {
             gathered.logs.insert(organization.clone());
@@ -61,6 +66,7 @@ impl News {
             .commits
             .extend(append.settled.keys().take(room).map(key));
         let inbox = append.inbox.iter().map(|entry| &entry.source);
+        let inbox = inbox.filter(|source| !told.contains(*source));
         let changed = append.sources.iter().filter(|(_, (_, changed))| *changed);
         let sources = inbox
             .chain(changed.map(|(source, _)| source))
@@ -221,8 +227,8 @@ mod tests {
     async fn news_wake_other_nodes_once_and_never_the_one_that_tells() {
         let (here, there) = (Wake::default(), Wake::default());
         let organization = OrganizationId::new("acme");
-        here.appended(&organization, &removed("crm"));
-        here.appended(&organization, &removed("crm"));
+        here.appended(&organization, &removed("crm"), &HashSet::new());
+        here.appended(&organization, &removed("crm"), &HashSet::new());
         here.news().await;
         let payloads = here.take_news("here");
         assert_eq!(payloads.len(), 1);
@@ -242,7 +248,11 @@ mod tests {
         let wake = Wake::default();
         for number in 0..200 {
             let name = format!("{number}-{}", "\u{1}\"é".repeat(80));
-            wake.appended(&OrganizationId::new("acme"), &removed(&name));
+            wake.appended(
+                &OrganizationId::new("acme"),
+                &removed(&name),
+                &HashSet::new(),
+            );
         }
         let payloads = wake.take_news("here");
         assert!(payloads.len() > 1);
@@ -255,7 +265,11 @@ mod tests {
         let wake = Wake::default();
         for number in 0..GATHERED + 10 {
             let organization = OrganizationId::new("acme");
-            wake.appended(&organization, &removed(&number.to_string()));
+            wake.appended(
+                &organization,
+                &removed(&number.to_string()),
+                &HashSet::new(),
+            );
         }
         assert_eq!(wake.news.lock().sources.len(), GATHERED);
     }

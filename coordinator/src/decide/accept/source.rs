@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use super::{entry, record, stale};
 use crate::decide::append::Append;
 use crate::decide::state::{InboxEntry, LedgerEntry, Source, State};
-use crate::decide::{Accept, Guard, Reply, versions};
+use crate::decide::{Accept, Guard, Reply, start, versions};
 use crate::domain::{Commit, CommitState, OrganizationId, SourceState};
 use crate::refusal::{Class, Refusal};
 
@@ -45,14 +45,17 @@ pub(super) fn enqueue(
     target.pending += 1;
     let sequence = target.inbox_sequence;
     append.put_source(target, false);
+    let leave = state.leaves.get(source);
+    let leave = leave.filter(|leave| leave.allows(target, &commit.client_tx_id, state.now));
+    let node = leave.map(|leave| leave.node);
     let sent: Vec<(usize, &Operation)> = wire::sent(&commit.operations).collect();
-    let pending = InboxEntry {
+    let mut pending = InboxEntry {
         source: source.to_owned(),
         sequence,
         client_tx_id: commit.client_tx_id.clone(),
         id: commit.id,
         body: body.clone(),
-        lanes: lanes(organization, &sent),
+        lanes: lanes(organization, &commit.operations),
         dead: false,
         positions: positions(commit, &sent),
         flagged,
@@ -73,6 +76,9 @@ pub(super) fn enqueue(
         guards: guards(commit),
         schema_version: Some(accept.schema.version),
     };
+    if let (Some(node), Some(target)) = (node, state.sources.get(source)) {
+        start::depart(append, target, &mut pending, (node, state.now));
+    }
     let rows = sent.iter().map(|(_, operation)| operation.key());
     versions::accepted(state, append, rows, sequence);
     append.inbox.push(pending.clone());
@@ -124,11 +130,10 @@ fn positions(commit: &Commit, sent: &[(usize, &Operation)]) -> Vec<i16> {
         .collect()
 }
 
-/// The lanes of the rows that these operations touch. Two rows that collide share a lane, which
-/// costs them parallelism and nothing else.
-fn lanes(organization: &OrganizationId, sent: &[(usize, &Operation)]) -> Vec<i64> {
-    let lanes: BTreeSet<i64> = sent
-        .iter()
+/// The lanes of the rows that these operations touch, of those that are sent. Two rows that collide
+/// share a lane, which costs them parallelism and nothing else.
+pub fn lanes(organization: &OrganizationId, operations: &[Operation]) -> Vec<i64> {
+    let lanes: BTreeSet<i64> = wire::sent(operations)
         .map(|(_, operation)| lane(organization, &operation.model, &operation.id))
         .collect();
     lanes.into_iter().collect()

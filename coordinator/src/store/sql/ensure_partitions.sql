@@ -1,6 +1,7 @@
 /* ensure_partitions
    Makes the daily partitions of deltas and attempts, from yesterday to two weeks ahead, that are
-   missing. Days are UTC days.
+   missing. Days are UTC days. An attempt is written twice: its partitions leave room for that on the
+   page.
 
    Locks: one advisory lock, so that nodes take turns, and SHARE UPDATE EXCLUSIVE on the parents: a
    partition is made beside its parent and then attached, because CREATE TABLE … PARTITION OF would
@@ -22,8 +23,8 @@ BEGIN
             day := today + offset_days;
             name := parent || '_' || to_char(day, 'YYYYMMDD');
             CONTINUE WHEN to_regclass(name) IS NOT NULL;
-            EXECUTE format('CREATE TABLE %I (LIKE %I INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING COMMENTS)',
-                           name, parent);
+            EXECUTE format('CREATE TABLE %I (LIKE %I INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING COMMENTS) WITH (fillfactor = %s)',
+                           name, parent, CASE parent WHEN 'attempts' THEN 70 ELSE 100 END);
             EXECUTE format('ALTER TABLE %I ATTACH PARTITION %I FOR VALUES FROM (%L) TO (%L)',
                            parent, name,
                            day::timestamp AT TIME ZONE 'UTC', (day + 1)::timestamp AT TIME ZONE 'UTC');

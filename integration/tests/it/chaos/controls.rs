@@ -31,5 +31,5 @@ controls! {
     commits_that_do_not_wait_for_others_of_their_rows_are_caught: "no-lanes" by Reordered;
     a_refusal_that_does_not_wait_for_earlier_copies_is_caught: "refuse-early" by Phantom, Reordered;
     a_feed_that_is_not_swept_is_caught: "no-sweep" by Missed;
-    an_attempt_that_is_not_on_record_is_caught: "record-late" by OffRecord;
+    an_attempt_that_is_not_on_record_is_caught: "off-record" by OffRecord;
 }

@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use axum::http::StatusCode;
 use futures_util::StreamExt;
 use integration::app::{Flags, Source, Tenant, TestApp, TestNode, eventually, intent};
-use integration::endpoint::{Endpoint, Row};
+use integration::endpoint::{self, Endpoint, Kind, Row};
 use integration::history::{self, Answer, Fault, History, Write};
 use nix::sys::signal::Signal;
 use proto::v1;
@@ -59,10 +60,15 @@ const DELIVERED: [&str; 27] = [
     "told.take_events",
 ];
 
+/// Points on the way of a commit whose first attempt is recorded with its accept, since the node knows
+/// from one before it how its source stands. All others go by whether the node owns the source yet.
+const DEPARTED: [&str; 3] = ["appended.accept:2", "told.accept:2", "attempt.chosen:2"];
+
 /// Points where it is dangerous to wake up after others have gone on.
-const DANGEROUS: [&str; 9] = [
+const DANGEROUS: [&str; 10] = [
     "append.accept",
     "appended.accept",
+    "appended.accept:2",
     "attempt.equipped",
     "append.start",
     "attempt.started",
@@ -76,9 +82,17 @@ const DANGEROUS: [&str; 9] = [
 struct Case {
     point: &'static str,
     delivered: bool,
+    /// Whether the write is the second that the node delivers.
+    departs: bool,
     /// Whether the client comes back to the node that died, which was started again.
     same: bool,
     freezes: bool,
+}
+
+impl Case {
+    fn model(self) -> &'static str {
+        if self.delivered { "airports" } else { "notes" }
+    }
 }
 
 /// One organization, and a node that is going to die.
@@ -127,19 +141,24 @@ impl Scene {
     }
 }
 
-fn request(case: Case) -> v1::CommitRequest {
-    let model = if case.delivered { "airports" } else { "notes" };
-    intent::commit(
-        "write",
-        vec![intent::create(model, "a", &json!({"token": "write"}))],
-    )
+fn request(case: Case, token: &str, id: &str) -> v1::CommitRequest {
+    let create = intent::create(case.model(), id, &json!({"token": token}));
+    intent::commit(token, vec![create])
 }
 
 /// What is wrong after a case, if anything is.
 async fn play(case: Case) -> Vec<String> {
     let mut scene = Scene::set(case).await;
-    let request = request(case);
+    let request = request(case, "write", "a");
     let here = scene.tenant.at(scene.node.address());
+    if case.departs {
+        here.confirm(self::request(case, "before", "c")).await;
+    }
+    if case.point.ends_with(".start") {
+        // The second attempt has a start of its own, whether or not the first had one.
+        let busy = endpoint::Answer::status(StatusCode::SERVICE_UNAVAILABLE);
+        scene.endpoint.script(Kind::Commit, busy);
+    }
     let row = Row::from_iter([("token".to_owned(), "outside".into())]);
     scene.endpoint.write_outside("airports", "b", row);
     let early = here.commit_within(request.clone(), Duration::from_secs(2));
@@ -196,21 +215,23 @@ async fn judged(
     tenant: &Tenant,
     receipts: [Option<v1::Receipt>; 2],
 ) -> History {
-    let model = if case.delivered { "airports" } else { "notes" };
-    let row = history::Row {
-        model: model.to_owned(),
-        id: "a".to_owned(),
-    };
-    let write = Write {
-        token: "write".to_owned(),
-        rows: BTreeSet::from([row]),
+    let write = |token: &str, id: &str| Write {
+        token: token.to_owned(),
+        rows: BTreeSet::from([history::Row {
+            model: case.model().to_owned(),
+            id: id.to_owned(),
+        }]),
         delivered: case.delivered,
         sent: 1,
         acknowledged: Some(2),
-        answers: receipts.iter().flatten().filter_map(Answer::of).collect(),
         ..Write::default()
     };
-    History::gather(vec![write], &scene.endpoint, &scene.app.pool(), tenant).await
+    let mut writes = vec![Write {
+        answers: receipts.iter().flatten().filter_map(Answer::of).collect(),
+        ..write("write", "a")
+    }];
+    writes.extend(case.departs.then(|| write("before", "c")));
+    History::gather(writes, &scene.endpoint, &scene.app.pool(), tenant).await
 }
 
 async fn all(cases: impl Iterator<Item = Case>) {
@@ -223,7 +244,8 @@ async fn all(cases: impl Iterator<Item = Case>) {
 /// Every point, for each backing that passes it.
 fn points() -> impl Iterator<Item = (&'static str, bool)> {
     let managed = EVERY.into_iter().map(|it| (it, false));
-    let delivered = EVERY.into_iter().chain(DELIVERED).map(|it| (it, true));
+    let delivered = EVERY.into_iter().chain(DELIVERED).chain(DEPARTED);
+    let delivered = delivered.map(|it| (it, true));
     managed.chain(delivered)
 }
 
@@ -231,6 +253,7 @@ fn case(point: &'static str, delivered: bool, same: bool) -> Case {
     Case {
         point,
         delivered,
+        departs: point.ends_with(":2") && !point.starts_with("courier."),
         same,
         freezes: false,
     }

@@ -1,9 +1,15 @@
--- Attempts that ended. Found by key first (LIMIT 1: see `read`). The bounds, the earliest start and
--- the latest, leave out most partitions before the statement runs; without them each is opened.
-UPDATE attempts
-SET duration_ms = closed.duration_ms, http_status = closed.http_status, outcome = closed.outcome,
-    error_class = closed.error_class, message = closed.message,
-    response_excerpt = closed.response_excerpt, next_attempt_at = closed.next_attempt_at
+-- Attempts that ended. Each was recorded when it began, so this always finds it and updates. Written as
+-- an INSERT because that finds its partition by the row, where an UPDATE plans and opens every one;
+-- the cause, node and deadline that it would insert are never written. Where no node ran for so long
+-- that retention has dropped the partition, the attempt is not on record any more.
+INSERT INTO attempts (
+    org_id, source_id, started_at, commit_id, number, client_tx_id, cause, node, deadline,
+    duration_ms, http_status, outcome, error_class, message, response_excerpt, next_attempt_at
+)
+SELECT head.org_id, closed.source_id, closed.started_at, closed.commit_id, closed.number,
+       closed.client_tx_id, 'accept', closed.commit_id, closed.started_at, closed.duration_ms,
+       closed.http_status, closed.outcome, closed.error_class, closed.message,
+       closed.response_excerpt, closed.next_attempt_at
 FROM head
 CROSS JOIN unnest(
     ?::text[], ?::text[], ?::uuid[], ?::int[], ?::timestamptz[], ?::int[], ?::int[], ?::text[],
@@ -12,14 +18,8 @@ CROSS JOIN unnest(
     source_id, client_tx_id, commit_id, number, started_at, duration_ms, http_status, outcome, error_class,
     message, response_excerpt, next_attempt_at
 )
-CROSS JOIN LATERAL (
-    SELECT tableoid, ctid FROM attempts
-    WHERE org_id = $1 AND source_id = closed.source_id AND client_tx_id = closed.client_tx_id
-      AND started_at = closed.started_at
-      AND started_at BETWEEN ?::timestamptz AND ?::timestamptz
-      AND commit_id = closed.commit_id AND number = closed.number
-    LIMIT 1
-) AS found
-WHERE attempts.tableoid = found.tableoid AND attempts.ctid = found.ctid
-  AND attempts.started_at = closed.started_at
-  AND attempts.started_at BETWEEN ?::timestamptz AND ?::timestamptz
+WHERE to_regclass('attempts_' || to_char(closed.started_at AT TIME ZONE 'UTC', 'YYYYMMDD')) IS NOT NULL
+ON CONFLICT (org_id, source_id, started_at, commit_id, number) DO UPDATE
+SET duration_ms = excluded.duration_ms, http_status = excluded.http_status,
+    outcome = excluded.outcome, error_class = excluded.error_class, message = excluded.message,
+    response_excerpt = excluded.response_excerpt, next_attempt_at = excluded.next_attempt_at

@@ -1,0 +1,84 @@
+//! What a flusher remembers, and what it hands over.
+
+use super::*;
+
+async fn claim(node: &Flushers, owner: uuid::Uuid, gone: Option<uuid::Uuid>) {
+    let claim = Control::ClaimSource {
+        source: "crm".to_owned(),
+        node: owner,
+        gone,
+    };
+    let reply = node.submit(&organization(), Command::Control(claim)).await;
+    assert!(matches!(reply, Ok(Reply::Claimed(_))), "{reply:?}");
+}
+
+/// One round of a flusher that remembers.
+async fn round(node: &Flushers, memory: &mut Memory, command: Command) -> Reply {
+    let mut touched = Touched::default();
+    command.touch(&mut touched);
+    let (organization, commands) = (organization(), [command]);
+    let round = (memory, false);
+    let round = node
+        .shared
+        .attempt(&organization, &commands, &touched, round);
+    round.await.unwrap().unwrap().remove(0)
+}
+
+fn start(owner: uuid::Uuid, sequence: i64) -> Command {
+    Command::Start(Start {
+        source: "crm".to_owned(),
+        epoch: 1,
+        sequence,
+        node: owner,
+        terms: None,
+        revision: 0,
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_remembered_does_not_outlive_an_append_of_another_node() {
+    let scratch = Scratch::start().await;
+    let (here, there) = (prepared(&scratch).await, node(&scratch));
+    let owner = uuid::Uuid::new_v4();
+    claim(&here, owner, None).await;
+    let mut memory = Memory::default();
+    for name in ["1", "2"] {
+        round(&here, &mut memory, create(name, "airports", name)).await;
+    }
+    let reply = round(&here, &mut memory, start(owner, 1)).await;
+    let Reply::Started(started) = reply else {
+        panic!("{reply:?}")
+    };
+    assert_eq!(started.body, "{}");
+    claim(&there, uuid::Uuid::new_v4(), Some(owner)).await;
+    let reply = round(&here, &mut memory, start(owner, 2)).await;
+    assert!(matches!(reply, Reply::Fenced), "{reply:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_receipt_that_is_handed_over_is_the_recorded_one() {
+    let scratch = Scratch::start().await;
+    let node = prepared(&scratch).await;
+    let organization = organization();
+    let owner = uuid::Uuid::new_v4();
+    claim(&node, owner, None).await;
+    let mut waiter = node.shared.wake.commit(&organization, "a");
+    let mut memory = Memory::default();
+    round(&node, &mut memory, create("a", "airports", "2")).await;
+    let Reply::Started(started) = round(&node, &mut memory, start(owner, 1)).await else {
+        panic!("not started")
+    };
+    let settle = Settle {
+        rows: vec![airport("2")],
+        outcome: outcome_of(2),
+        ..busy(&started)
+    };
+    round(&node, &mut memory, Command::Settle(settle)).await;
+    waiter.rung().await;
+    // A ring of another kind takes nothing back.
+    node.shared.wake.ring_all();
+    let handed = waiter.receipt();
+    assert_eq!(handed.as_ref().map(|it| it.deltas.len()), Some(1));
+    let recorded = scratch.store.receipt(&organization, "a").await.unwrap();
+    assert_eq!(handed, recorded);
+}
