@@ -1,5 +1,6 @@
-//! Wakes those who wait for something that an append brought: hints, never facts. Whoever is woken
-//! looks in the database, and looks now and then without being woken. Only the receipt of a commit that
+//! Wakes those who wait for something that an append brought: hints, never facts.
+//!
+//! Whoever is woken looks in the database, and looks now and then without being woken. Only the receipt of a commit that
 //! this node settled is handed over with the ring: it tells what has just become durable.
 
 mod news;

@@ -1,6 +1,7 @@
-//! Commits that depart with their accept: where the accepting node owns the source, no commit before
-//! one touches its rows, and the source's limits allow, its first attempt is recorded by the append that
-//! accepts it, and leaves right after.
+//! Commits that depart with their accept.
+//!
+//! Where the accepting node owns the source, no commit before one touches its rows, and the source's
+//! limits allow, its first attempt is recorded by the append that accepts it, and leaves right after.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

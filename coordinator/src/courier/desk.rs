@@ -1,5 +1,6 @@
-//! What is known on this node of one source's commits, and what the source allows: looked at and
-//! moved on by whoever learns something first. The courier reads the inbox and starts what has waited;
+//! What is known on this node of one source's commits, and what the source allows.
+//!
+//! Looked at and moved on by whoever learns something first. The courier reads the inbox and starts what has waited;
 //! the organization's flusher brings what was just accepted, some of which departs at once; an attempt
 //! tells its own end.
 

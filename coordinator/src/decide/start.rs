@@ -160,14 +160,17 @@ impl Leave {
     }
 }
 
-/// Records the first attempt of a commit that is just being accepted.
-pub(super) fn depart(
-    append: &mut Append,
-    source: &Source,
-    entry: &mut InboxEntry,
-    (node, now): (Uuid, OffsetDateTime),
-) {
-    let started = open(append, source, entry, (Trigger::Accept, node, now));
+/// Records the first attempt of a commit that is just being accepted, if it has leave.
+pub(super) fn depart(state: &State, append: &mut Append, entry: &mut InboxEntry) {
+    let leave = state.leaves.get(&entry.source);
+    let Some((leave, source)) = leave.zip(state.sources.get(&entry.source)) else {
+        return;
+    };
+    if !leave.allows(source, &entry.client_tx_id, state.now) {
+        return;
+    }
+    let opening = (Trigger::Accept, leave.node, state.now);
+    let started = open(append, source, entry, opening);
     append.departed.push(Departed {
         source: entry.source.clone(),
         sequence: entry.sequence,

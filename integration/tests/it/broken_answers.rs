@@ -174,8 +174,8 @@ async fn an_answer_without_end_is_cut_off_and_fills_no_memory() {
         assert_eq!(broken, ["unknown"; 16], "{case}");
     }
     let grown = node.peak_memory().saturating_sub(memory);
-    // A body of 1 MiB each, and some room.
-    assert!(grown < 64 << 20, "{} MiB", grown >> 20);
+    // A body of 1 MiB each, some room, and what the allocator keeps of that.
+    assert!(grown < 128 << 20, "{} MiB", grown >> 20);
 }
 
 #[tokio::test]

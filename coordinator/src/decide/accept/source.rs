@@ -45,9 +45,6 @@ pub(super) fn enqueue(
     target.pending += 1;
     let sequence = target.inbox_sequence;
     append.put_source(target, false);
-    let leave = state.leaves.get(source);
-    let leave = leave.filter(|leave| leave.allows(target, &commit.client_tx_id, state.now));
-    let node = leave.map(|leave| leave.node);
     let sent: Vec<(usize, &Operation)> = wire::sent(&commit.operations).collect();
     let mut pending = InboxEntry {
         source: source.to_owned(),
@@ -76,9 +73,7 @@ pub(super) fn enqueue(
         guards: guards(commit),
         schema_version: Some(accept.schema.version),
     };
-    if let (Some(node), Some(target)) = (node, state.sources.get(source)) {
-        start::depart(append, target, &mut pending, (node, state.now));
-    }
+    start::depart(state, append, &mut pending);
     let rows = sent.iter().map(|(_, operation)| operation.key());
     versions::accepted(state, append, rows, sequence);
     append.inbox.push(pending.clone());
