@@ -2,9 +2,12 @@
 //! appends them in one statement.
 //!
 //! While one statement is in flight the next batch gathers, as in a write-ahead log: no timer, no
-//! delay when idle. A flusher runs while its organization has commands and ends when there are
+//! delay when idle. When enough of it is there, it is read and decided before that statement has
+//! ended (`ahead`). A flusher runs while its organization has commands and ends when there are
 //! none. It runs in a task of its own, so that a dropped call cannot interrupt database work.
 
+mod ahead;
+mod flusher;
 mod memory;
 mod pace;
 #[cfg(test)]
@@ -12,18 +15,17 @@ mod tests;
 
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::FutureExt;
-use tokio::sync::oneshot;
-use tokio::time::Instant;
+use tokio::sync::{Notify, oneshot};
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
 use crate::admit::Schema;
-use crate::broken::{self, Control, crash_point};
+use crate::broken::{self, Control};
 use crate::courier::departures::{Departures, Desks};
-use crate::decide::{self, Append, Command, Reply, State, Touched};
+use crate::decide::{Append, Command, Reply, State, Touched};
 use crate::domain::OrganizationId;
 use crate::refusal::Class;
 use crate::schemas::SchemaCache;
@@ -32,7 +34,7 @@ use crate::store::{Error, Store};
 use crate::telemetry::metrics::Metrics;
 use crate::wake::Wake;
 
-use self::memory::Memory;
+use self::flusher::Flusher;
 
 /// Commands in one batch at most.
 const BATCH: usize = 512;
@@ -40,8 +42,6 @@ const BATCH: usize = 512;
 const BATCH_WEIGHT: usize = 8 << 20;
 /// Commits that may wait for an organization's flusher; more are turned away.
 const WAITING: usize = 16_384;
-/// Lost races on a hot head after which the batch takes the head's lock first.
-const PATIENCE: u32 = 4;
 
 /// The flushers of the organizations that have commands now.
 #[derive(Clone, Debug)]
@@ -59,7 +59,15 @@ struct Shared {
     /// Where commits depart from.
     desks: Desks,
     /// An organization is here while its flusher runs; the commands that wait for it.
-    waiting: Mutex<HashMap<OrganizationId, Vec<Submitted>>>,
+    waiting: Mutex<HashMap<OrganizationId, Queue>>,
+}
+
+/// What waits for a flusher.
+#[derive(Debug, Default)]
+struct Queue {
+    commands: Vec<Submitted>,
+    /// There is one more.
+    arrived: Arc<Notify>,
 }
 
 #[derive(Debug)]
@@ -120,19 +128,20 @@ impl Flushers {
     }
 
     fn enqueue(&self, organization: &OrganizationId, one: Submitted) -> Result<(), Error> {
-        let mut waiting = self
-            .shared
-            .waiting
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut waiting = self.shared.lock();
         if let Some(queue) = waiting.get_mut(organization) {
-            if queue.len() >= WAITING && matches!(one.command, Command::Accept(_)) {
+            if queue.commands.len() >= WAITING && matches!(one.command, Command::Accept(_)) {
                 return Err(Error::Exhausted);
             }
-            queue.push(one);
+            queue.commands.push(one);
+            queue.arrived.notify_one();
             return Ok(());
         }
-        waiting.insert(organization.clone(), vec![one]);
+        let queue = Queue {
+            commands: vec![one],
+            arrived: Arc::default(),
+        };
+        waiting.insert(organization.clone(), queue);
         let (shared, organization) = (Arc::clone(&self.shared), organization.clone());
         self.shared
             .tasks
@@ -143,13 +152,13 @@ impl Flushers {
 
 impl Shared {
     async fn run(&self, organization: OrganizationId) {
-        let mut memory = Memory::default();
-        while let Some(batch) = self.take(&organization) {
-            // A panic costs its batch the answers, and nobody else anything: the memory was taken
-            // before it could be left half changed.
-            let flush = self.flush(&organization, &mut memory, batch);
-            let flushed = AssertUnwindSafe(flush).catch_unwind();
+        let mut flusher = Flusher::new(self, organization);
+        while let Some((batch, decided)) = flusher.next() {
+            // A panic costs its batch the answers, and nobody else anything.
+            let flushed = AssertUnwindSafe(flusher.flush(batch, decided)).catch_unwind();
             if flushed.await.is_err() {
+                flusher.forget();
+                let organization = &flusher.organization;
                 tracing::error!(%organization, "a batch was ended by a panic");
             }
         }
@@ -157,158 +166,17 @@ impl Shared {
 
     /// The next batch; `None` ends the flusher, under the lock, so that no command is left behind.
     fn take(&self, organization: &OrganizationId) -> Option<Vec<Submitted>> {
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        let queue = waiting.get_mut(organization)?;
+        let mut waiting = self.lock();
+        let queue = &mut waiting.get_mut(organization)?.commands;
         if queue.is_empty() {
             waiting.remove(organization);
             return None;
         }
-        let mut weight = 0;
-        let fit = queue.iter().take(BATCH).take_while(|one| {
-            weight += one.command.weight();
-            weight <= BATCH_WEIGHT
-        });
-        let count = fit.count().max(1);
-        let rest = queue.split_off(count);
-        Some(std::mem::replace(queue, rest))
+        Some(first(queue, queue.len()))
     }
 
-    /// One bad command never fails its neighbours: on an error that is not the database's absence,
-    /// each is decided on its own.
-    async fn flush(
-        &self,
-        organization: &OrganizationId,
-        memory: &mut Memory,
-        batch: Vec<Submitted>,
-    ) {
-        let (commands, replies): (Vec<_>, Vec<_>) = batch
-            .into_iter()
-            .map(|one| (one.command, one.reply))
-            .unzip();
-        match self.decide(organization, memory, &commands).await {
-            Ok(answers) => {
-                for (reply, answer) in replies.into_iter().zip(answers) {
-                    answer_to(reply, Ok(answer));
-                }
-            }
-            Err(Error::TooSlow(cause)) if commands.len() > 1 => {
-                tracing::warn!(%organization, error = %cause, "a batch is cut in two");
-                let mut first: Vec<_> = commands
-                    .into_iter()
-                    .zip(replies)
-                    .map(|(command, reply)| Submitted { command, reply })
-                    .collect();
-                let second = first.split_off(first.len() / 2);
-                Box::pin(self.flush(organization, memory, first)).await;
-                Box::pin(self.flush(organization, memory, second)).await;
-            }
-            Err(error) if commands.len() == 1 || !about_one_command(&error) => {
-                tracing::warn!(%organization, %error, cause = ?error, "a batch was not appended");
-                let mut error = Some(error);
-                for reply in replies {
-                    let one = error
-                        .take()
-                        .unwrap_or(Error::Unavailable(sqlx::Error::PoolTimedOut));
-                    answer_to(reply, Err(one));
-                }
-            }
-            Err(error) => {
-                tracing::warn!(%organization, %error, cause = ?error, "a batch is run one by one");
-                for (command, reply) in commands.into_iter().zip(replies) {
-                    let answer = self
-                        .decide(organization, memory, std::slice::from_ref(&command))
-                        .await;
-                    answer_to(reply, answer.map(|mut answers| answers.remove(0)));
-                }
-            }
-        }
-    }
-
-    /// Reads, decides and appends until the head stood still for it.
-    async fn decide(
-        &self,
-        organization: &OrganizationId,
-        memory: &mut Memory,
-        commands: &[Command],
-    ) -> Result<Vec<Reply>, Error> {
-        let mut touched = Touched::default();
-        for command in commands {
-            command.touch(&mut touched);
-        }
-        touched.dedup();
-        let mut pace = pace::Pace::default();
-        let mut lost = 0;
-        loop {
-            let round = (&mut *memory, lost >= PATIENCE);
-            match self.attempt(organization, commands, &touched, round).await {
-                Ok(Some(replies)) => return Ok(replies),
-                Ok(None) | Err(Error::Conflict(_) | Error::Exists(_)) if lost < 2 * PATIENCE => {
-                    lost += 1;
-                    self.metrics.lost_race();
-                }
-                Ok(None) => return Err(Error::Exhausted),
-                Err(error @ (Error::Unavailable(_) | Error::Exhausted)) => {
-                    pace.wait_or(error).await?;
-                }
-                Err(error) => return Err(error),
-            }
-        }
-    }
-
-    /// One round; `None` when another node moved the head in between.
-    async fn attempt(
-        &self,
-        organization: &OrganizationId,
-        commands: &[Command],
-        touched: &Touched,
-        (memory, locked): (&mut Memory, bool),
-    ) -> Result<Option<Vec<Reply>>, Error> {
-        crash_point!("round", named(commands));
-        let mut round = if locked {
-            self.store.locked_round(organization).await?
-        } else {
-            self.store.round().await?
-        };
-        let started = Instant::now();
-        let known = std::mem::take(memory);
-        let mut state = read(&mut round, organization, &known.unknown(touched)).await?;
-        if !known.complete(&mut state) {
-            state = read(&mut round, organization, touched).await?;
-        }
-        if !touched.groups.is_empty() {
-            state.schema = self.schema(organization, state.head.schema_version).await?;
-        }
-        let desks = &self.desks;
-        let departures = desks.board(organization, &mut state, (commands, started));
-        let (replies, append) = decide::decide(organization, &mut state, commands);
-        let version = state.head.version;
-        if append.is_empty() {
-            *memory = Memory::of(state, version);
-            return Ok(Some(replies));
-        }
-        let begun = Instant::now();
-        crash_point!("append", named(commands));
-        let accepts = matches!(commands, [Command::Accept(_), ..]);
-        if accepts && broken::is(Control::AcknowledgeEarly) {
-            let later = (state, append, departures);
-            self.append_later(organization, round, later);
-            return Ok(Some(replies));
-        }
-        if !round.append(organization, &state, &append).await? {
-            return Ok(None);
-        }
-        crash_point!("appended", named(commands));
-        if locked {
-            self.metrics.head_lock();
-        }
-        self.metrics.append(commands.len() as u64, begun.elapsed());
-        self.metrics.deltas(append.deltas.len() as u64);
-        self.metrics.pending(append.pending_change());
-        let told = departures.leave(&append);
-        self.wake.appended(organization, &append, &told);
-        crash_point!("told", named(commands));
-        *memory = Memory::of(state, version + 1);
-        Ok(Some(replies))
+    fn lock(&self) -> MutexGuard<'_, HashMap<OrganizationId, Queue>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Decides one command under the head's lock, on the caller's future.
@@ -317,16 +185,11 @@ impl Shared {
         organization: &OrganizationId,
         command: Command,
     ) -> Result<Reply, Error> {
-        let mut touched = Touched::default();
-        command.touch(&mut touched);
-        touched.dedup();
+        let commands = std::slice::from_ref(&command);
+        let touched = touched(commands);
+        let mut flusher = Flusher::new(self, organization.clone());
         loop {
-            let commands = std::slice::from_ref(&command);
-            let mut memory = Memory::default();
-            let round = (&mut memory, true);
-            let replies = self
-                .attempt(organization, commands, &touched, round)
-                .await?;
+            let replies = flusher.attempt(commands, &touched, true).await?;
             if let Some(mut replies) = replies {
                 return Ok(replies.remove(0));
             }
@@ -342,7 +205,7 @@ impl Shared {
     ) {
         let (organization, wake) = (organization.clone(), Arc::clone(&self.wake));
         self.tasks.spawn(async move {
-            if let Ok(true) = round.append(&organization, &state, &append).await {
+            if let Ok((true, _)) = round.append(&organization, &state, &append).await {
                 let told = departures.leave(&append);
                 wake.appended(&organization, &append, &told);
             }
@@ -371,35 +234,23 @@ impl Shared {
     }
 }
 
-/// What a batch begins with.
-#[cfg(feature = "broken")]
-fn named(commands: &[Command]) -> &'static str {
-    commands.first().map_or("nothing", Command::name)
+/// Takes what fits in a batch, and is among the first so many.
+fn first(queue: &mut Vec<Submitted>, among: usize) -> Vec<Submitted> {
+    let mut weight = 0;
+    let fit = queue.iter().take(BATCH.min(among)).take_while(|one| {
+        weight += one.command.weight();
+        weight <= BATCH_WEIGHT
+    });
+    let count = fit.count().max(1);
+    let rest = queue.split_off(count);
+    std::mem::replace(queue, rest)
 }
 
-/// What the batch touches, as one snapshot shows it.
-async fn read(
-    round: &mut Round,
-    organization: &OrganizationId,
-    touched: &Touched,
-) -> Result<State, Error> {
-    let state = round.read(organization, touched).await?;
-    state.ok_or_else(|| Error::Corrupt {
-        table: "heads",
-        column: "org_id",
-        row: organization.to_string(),
-    })
-}
-
-/// Whether an error may be one command's fault, so that its neighbours would do without it.
-fn about_one_command(error: &Error) -> bool {
-    matches!(
-        error,
-        Error::Refused(_) | Error::Exists(_) | Error::Corrupt { .. }
-    )
-}
-
-/// A caller that went away does not need its answer.
-fn answer_to(reply: oneshot::Sender<Result<Reply, Error>>, answer: Result<Reply, Error>) {
-    drop(reply.send(answer));
+fn touched(commands: &[Command]) -> Touched {
+    let mut touched = Touched::default();
+    for command in commands {
+        command.touch(&mut touched);
+    }
+    touched.dedup();
+    touched
 }

@@ -1,5 +1,6 @@
 //! The flusher against a real database, and against other nodes.
 
+mod ahead;
 mod events;
 mod memory;
 
@@ -212,12 +213,8 @@ async fn a_round_under_the_heads_lock_comes_to_the_same_and_lets_go() {
         let commands = [create(name, "notes", name)];
         let mut touched = Touched::default();
         commands[0].touch(&mut touched);
-        let organization = organization();
-        let mut memory = Memory::default();
-        let round = (&mut memory, locked);
-        let round = node
-            .shared
-            .attempt(&organization, &commands, &touched, round);
+        let mut flusher = Flusher::new(&node.shared, organization());
+        let round = flusher.attempt(&commands, &touched, locked);
         let replies = round.await.unwrap().unwrap();
         assert!(matches!(replies[0], Reply::Confirmed(_)), "{replies:?}");
     }

@@ -1,6 +1,7 @@
 //! One subscriber: where it stands, what it is sent next.
 
 use std::collections::VecDeque;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
@@ -11,7 +12,7 @@ use futures_util::{FutureExt, StreamExt};
 use proto::v1;
 use proto::v1::subscribe_response::Frame;
 use tokio::sync::watch;
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep};
 
 use super::entry::{Entry, frame};
 use super::pages::Page;
@@ -49,7 +50,10 @@ pub(super) struct Subscriber {
     /// Everything up to here was sent.
     sent: Arc<AtomicI64>,
     moved: watch::Receiver<()>,
+    /// When the next heartbeat is due, if nothing is sent before.
     beat: Instant,
+    /// Fires at a heartbeat or before: it is set anew when it fires, not whenever something is sent.
+    timer: Pin<Box<Sleep>>,
     ending: Option<Refusal>,
     _permit: Permit,
 }
@@ -87,6 +91,7 @@ impl Subscriber {
             sent: Arc::new(AtomicI64::new(sent)),
             // The first frame says where the stream begins.
             beat: Instant::now(),
+            timer: Box::pin(tokio::time::sleep(BEAT)),
             ending: None,
             _permit: permit,
         }
@@ -145,9 +150,13 @@ impl Subscriber {
 
     /// Finds something to send, or waits for it, or for the next heartbeat.
     async fn step(&mut self) -> Result<Result<(), Break>, Refusal> {
+        if self.timer.is_elapsed() {
+            self.timer.as_mut().reset(self.beat);
+        }
         if let Some(reading) = &mut self.reading {
-            let Ok(read) = tokio::time::timeout_at(self.beat, reading).await else {
-                return Ok(Ok(()));
+            let read = tokio::select! {
+                read = reading => read,
+                () = &mut self.timer => return Ok(Ok(())),
             };
             self.reading = None;
             return Ok(self.took(read?));
@@ -165,9 +174,11 @@ impl Subscriber {
         match after {
             After::Entries(entries) => self.take(&entries),
             After::Nothing => {
-                let moved = tokio::time::timeout_at(self.beat, self.moved.changed());
-                // Over is the time until the heartbeat; the sender lives as long as the log.
-                drop(moved.await);
+                tokio::select! {
+                    // The sender lives as long as the log.
+                    _ = self.moved.changed() => {}
+                    () = &mut self.timer => {}
+                }
             }
             After::Behind => {
                 let log = Arc::clone(&self.log);

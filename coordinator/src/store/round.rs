@@ -27,6 +27,14 @@ impl Store {
         Ok(Round::Optimistic(self.ledger.clone(), connection))
     }
 
+    /// A round for work that is done ahead of its time; `None` when others need the connections.
+    pub async fn spare_round(&self) -> Option<Round> {
+        if !roomy(&self.ledger) {
+            return None;
+        }
+        self.round().await.ok()
+    }
+
     /// A round that waits for its turn and is not overtaken. Call it from a task that is not dropped.
     pub async fn locked_round(&self, organization: &OrganizationId) -> Result<Round, Error> {
         let apart = |error: sqlx::Error| told_apart(&self.ledger, error.into());
@@ -40,6 +48,11 @@ impl Store {
         })
         .await
     }
+}
+
+/// Whether somebody who needs another connection finds one.
+fn roomy(pool: &PgPool) -> bool {
+    pool.num_idle() > 0 || pool.size() < pool.options().get_max_connections()
 }
 
 impl Round {
@@ -63,30 +76,30 @@ impl Round {
     }
 
     /// Whether the append was written: `false` when the head has moved since `state` was read, and
-    /// nothing happened.
+    /// nothing happened. With it a round for the next batch, if nobody else needs its connection.
     pub async fn append(
         self,
         organization: &OrganizationId,
         state: &State,
         written: &Append,
-    ) -> Result<bool, Error> {
+    ) -> Result<(bool, Option<Self>), Error> {
         match self {
-            Self::Optimistic(pool, mut connection) => in_time(append::append(
-                &mut *connection,
-                organization,
-                state,
-                written,
-            ))
-            .await
-            .map_err(|error| told_apart(&pool, error)),
+            Self::Optimistic(pool, mut connection) => {
+                let appending = append::append(&mut *connection, organization, state, written);
+                let moved = in_time(appending)
+                    .await
+                    .map_err(|error| told_apart(&pool, error))?;
+                let next = roomy(&pool).then(|| Self::Optimistic(pool, connection));
+                Ok((moved, next))
+            }
             Self::Locked(_, mut transaction) => {
-                in_time(async {
+                let appending = async {
                     let moved =
                         append::append(&mut **transaction, organization, state, written).await?;
                     transaction.commit().await?;
                     Ok(moved)
-                })
-                .await
+                };
+                Ok((in_time(appending).await?, None))
             }
         }
     }

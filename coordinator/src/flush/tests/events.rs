@@ -3,7 +3,7 @@
 use backends::operation::Change;
 
 use super::*;
-use crate::decide::{ExternalEvent, Misfit, Step, TakeEvents, Taken, lane};
+use crate::decide::{EchoOf, ExternalEvent, Misfit, Step, TakeEvents, Taken, lane};
 use crate::domain::FeedState;
 use crate::store::feeds::{self, Named, Push};
 
@@ -174,7 +174,7 @@ async fn pushed_events_wait_in_order_until_they_are_taken_in() {
 }
 
 /// Places in the inbox, and whether the rows are theirs.
-fn members(found: Vec<Option<decide::EchoOf>>) -> Vec<Option<(Option<i64>, Option<bool>)>> {
+fn members(found: Vec<Option<EchoOf>>) -> Vec<Option<(Option<i64>, Option<bool>)>> {
     let members = found.into_iter();
     members
         .map(|one| one.map(|one| (one.sequence, one.member)))

@@ -2,25 +2,21 @@
 
 use super::*;
 
-async fn claim(node: &Flushers, owner: uuid::Uuid, gone: Option<uuid::Uuid>) {
+async fn claim(node: &Flushers, owner: uuid::Uuid) {
     let claim = Control::ClaimSource {
         source: "crm".to_owned(),
         node: owner,
-        gone,
+        gone: None,
     };
     let reply = node.submit(&organization(), Command::Control(claim)).await;
     assert!(matches!(reply, Ok(Reply::Claimed(_))), "{reply:?}");
 }
 
 /// One round of a flusher that remembers.
-async fn round(node: &Flushers, memory: &mut Memory, command: Command) -> Reply {
-    let mut touched = Touched::default();
-    command.touch(&mut touched);
-    let (organization, commands) = (organization(), [command]);
-    let round = (memory, false);
-    let round = node
-        .shared
-        .attempt(&organization, &commands, &touched, round);
+async fn round(flusher: &mut Flusher<'_>, command: Command) -> Reply {
+    let commands = [command];
+    let touched = touched(&commands);
+    let round = flusher.attempt(&commands, &touched, false);
     round.await.unwrap().unwrap().remove(0)
 }
 
@@ -40,19 +36,20 @@ async fn what_is_remembered_does_not_outlive_an_append_of_another_node() {
     let scratch = Scratch::start().await;
     let (here, there) = (prepared(&scratch).await, node(&scratch));
     let owner = uuid::Uuid::new_v4();
-    claim(&here, owner, None).await;
-    let mut memory = Memory::default();
+    claim(&here, owner).await;
+    let mut flusher = Flusher::new(&here.shared, organization());
     for name in ["1", "2"] {
-        round(&here, &mut memory, create(name, "airports", name)).await;
+        round(&mut flusher, create(name, "airports", name)).await;
     }
-    let reply = round(&here, &mut memory, start(owner, 1)).await;
+    let reply = round(&mut flusher, start(owner, 1)).await;
     let Reply::Started(started) = reply else {
         panic!("{reply:?}")
     };
     assert_eq!(started.body, "{}");
-    claim(&there, uuid::Uuid::new_v4(), Some(owner)).await;
-    let reply = round(&here, &mut memory, start(owner, 2)).await;
-    assert!(matches!(reply, Reply::Fenced), "{reply:?}");
+    let reply = there.submit(&organization(), start(owner, 2)).await;
+    assert!(matches!(reply, Ok(Reply::Started(_))), "{reply:?}");
+    let reply = round(&mut flusher, start(owner, 2)).await;
+    assert!(matches!(reply, Reply::NotStartable(_)), "{reply:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -61,11 +58,11 @@ async fn the_receipt_that_is_handed_over_is_the_recorded_one() {
     let node = prepared(&scratch).await;
     let organization = organization();
     let owner = uuid::Uuid::new_v4();
-    claim(&node, owner, None).await;
+    claim(&node, owner).await;
     let mut waiter = node.shared.wake.commit(&organization, "a");
-    let mut memory = Memory::default();
-    round(&node, &mut memory, create("a", "airports", "2")).await;
-    let Reply::Started(started) = round(&node, &mut memory, start(owner, 1)).await else {
+    let mut flusher = Flusher::new(&node.shared, organization.clone());
+    round(&mut flusher, create("a", "airports", "2")).await;
+    let Reply::Started(started) = round(&mut flusher, start(owner, 1)).await else {
         panic!("not started")
     };
     let settle = Settle {
@@ -73,7 +70,7 @@ async fn the_receipt_that_is_handed_over_is_the_recorded_one() {
         outcome: outcome_of(2),
         ..busy(&started)
     };
-    round(&node, &mut memory, Command::Settle(settle)).await;
+    round(&mut flusher, Command::Settle(settle)).await;
     waiter.rung().await;
     // A ring of another kind takes nothing back.
     node.shared.wake.ring_all();

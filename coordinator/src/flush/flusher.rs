@@ -1,0 +1,281 @@
+//! The flusher of one organization: batch after batch, read, decided and appended.
+
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::ahead::{Ahead, Next};
+use super::memory::Memory;
+use super::{Shared, Submitted, pace, touched};
+use crate::broken::{self, Control, crash_point};
+use crate::courier::departures::Departures;
+use crate::decide::{self, Append, Command, Reply, State, Touched};
+use crate::domain::OrganizationId;
+use crate::store::Error;
+use crate::store::round::Round;
+
+/// Lost races on a hot head after which the batch takes the head's lock first.
+const PATIENCE: u32 = 4;
+
+/// A batch that was decided, and is to be appended.
+pub(super) struct Decided {
+    pub(super) round: Round,
+    pub(super) state: State,
+    pub(super) append: Append,
+    pub(super) replies: Vec<Reply>,
+    pub(super) departures: Departures,
+}
+
+pub(super) struct Flusher<'a> {
+    shared: &'a Shared,
+    pub(super) organization: OrganizationId,
+    memory: Memory,
+    /// A connection that the last batch left.
+    spare: Option<Round>,
+    /// The next batch, as far as it was dealt with while the last one was appended.
+    ahead: Option<Ahead>,
+}
+
+impl<'a> Flusher<'a> {
+    pub(super) fn new(shared: &'a Shared, organization: OrganizationId) -> Self {
+        Self {
+            shared,
+            organization,
+            memory: Memory::default(),
+            spare: None,
+            ahead: None,
+        }
+    }
+
+    /// The next batch; `None` ends the flusher.
+    pub(super) fn next(&mut self) -> Option<(Vec<Submitted>, Option<Decided>)> {
+        match self.ahead.take() {
+            Some(Ahead { batch, decided }) => Some((batch, decided)),
+            None => Some((self.shared.take(&self.organization)?, None)),
+        }
+    }
+
+    /// One bad command never fails its neighbours: on an error that is not the database's absence,
+    /// each is decided on its own.
+    pub(super) async fn flush(&mut self, batch: Vec<Submitted>, decided: Option<Decided>) {
+        let (commands, replies): (Vec<_>, Vec<_>) = batch
+            .into_iter()
+            .map(|one| (one.command, one.reply))
+            .unzip();
+        match self.decide(&commands, decided).await {
+            Ok(answers) => {
+                for (reply, answer) in replies.into_iter().zip(answers) {
+                    answer_to(reply, Ok(answer));
+                }
+            }
+            Err(Error::TooSlow(cause)) if commands.len() > 1 => {
+                let organization = &self.organization;
+                tracing::warn!(%organization, error = %cause, "a batch is cut in two");
+                let mut first: Vec<_> = commands
+                    .into_iter()
+                    .zip(replies)
+                    .map(|(command, reply)| Submitted { command, reply })
+                    .collect();
+                let second = first.split_off(first.len() / 2);
+                Box::pin(self.flush(first, None)).await;
+                self.forget();
+                Box::pin(self.flush(second, None)).await;
+            }
+            Err(error) if commands.len() == 1 || !about_one_command(&error) => {
+                let organization = &self.organization;
+                tracing::warn!(%organization, %error, cause = ?error, "a batch was not appended");
+                let mut error = Some(error);
+                for reply in replies {
+                    let one = error
+                        .take()
+                        .unwrap_or(Error::Unavailable(sqlx::Error::PoolTimedOut));
+                    answer_to(reply, Err(one));
+                }
+            }
+            Err(error) => {
+                let organization = &self.organization;
+                tracing::warn!(%organization, %error, cause = ?error, "a batch is run one by one");
+                for (command, reply) in commands.into_iter().zip(replies) {
+                    self.forget();
+                    let answer = self.decide(std::slice::from_ref(&command), None).await;
+                    answer_to(reply, answer.map(|mut answers| answers.remove(0)));
+                }
+            }
+        }
+    }
+
+    /// Reads, decides and appends until the head stood still for it. The first time, the batch may
+    /// have been decided before.
+    async fn decide(
+        &mut self,
+        commands: &[Command],
+        mut decided: Option<Decided>,
+    ) -> Result<Vec<Reply>, Error> {
+        let touched = touched(commands);
+        let mut pace = pace::Pace::default();
+        let mut lost = 0;
+        loop {
+            let attempt = match decided.take() {
+                Some(decided) => self.append(commands, decided).await,
+                None => self.attempt(commands, &touched, lost >= PATIENCE).await,
+            };
+            if !matches!(attempt, Ok(Some(_))) {
+                self.forget();
+            }
+            match attempt {
+                Ok(Some(replies)) => return Ok(replies),
+                Ok(None) | Err(Error::Conflict(_) | Error::Exists(_)) if lost < 2 * PATIENCE => {
+                    lost += 1;
+                    self.shared.metrics.lost_race();
+                }
+                Ok(None) => return Err(Error::Exhausted),
+                Err(error @ (Error::Unavailable(_) | Error::Exhausted)) => {
+                    pace.wait_or(error).await?;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// One round; `None` when another node moved the head in between.
+    pub(super) async fn attempt(
+        &mut self,
+        commands: &[Command],
+        touched: &Touched,
+        locked: bool,
+    ) -> Result<Option<Vec<Reply>>, Error> {
+        let (shared, organization) = (self.shared, &self.organization);
+        crash_point!("round", named(commands));
+        let mut round = match self.spare.take() {
+            _ if locked => shared.store.locked_round(organization).await?,
+            Some(spare) => spare,
+            None => shared.store.round().await?,
+        };
+        let begun = Instant::now();
+        let known = std::mem::take(&mut self.memory);
+        let mut state = read(&mut round, organization, &known.unknown(touched)).await?;
+        if !known.complete(&mut state) {
+            state = read(&mut round, organization, touched).await?;
+        }
+        if !touched.groups.is_empty() {
+            let version = state.head.schema_version;
+            state.schema = shared.schema(organization, version).await?;
+        }
+        let departures = shared
+            .desks
+            .board(organization, &mut state, (commands, begun));
+        let (replies, append) = decide::decide(organization, &mut state, commands);
+        let decided = Decided {
+            round,
+            state,
+            append,
+            replies,
+            departures,
+        };
+        let replies = self.append(commands, decided).await?;
+        if locked && replies.is_some() {
+            shared.metrics.head_lock();
+        }
+        Ok(replies)
+    }
+
+    /// Appends what was decided, and meanwhile deals with the next batch; `None` when another node
+    /// moved the head in between.
+    async fn append(
+        &mut self,
+        commands: &[Command],
+        decided: Decided,
+    ) -> Result<Option<Vec<Reply>>, Error> {
+        let Decided {
+            round,
+            state,
+            append,
+            replies,
+            departures,
+        } = decided;
+        let (shared, version) = (self.shared, state.head.version);
+        if append.is_empty() {
+            self.forget();
+            self.memory = Memory::of(state, version);
+            return Ok(Some(replies));
+        }
+        let begun = Instant::now();
+        crash_point!("append", named(commands));
+        let accepts = matches!(commands, [Command::Accept(_), ..]);
+        if accepts && broken::is(Control::AcknowledgeEarly) {
+            let later = (state, append, departures);
+            shared.append_later(&self.organization, round, later);
+            return Ok(Some(replies));
+        }
+        let appending = round.append(&self.organization, &state, &append);
+        let (appended, ahead) = if self.ahead.is_none() {
+            let next = Next {
+                shared,
+                organization: &self.organization,
+                enough: commands.len().div_ceil(2),
+                base: (&state, &append),
+            };
+            next.beside(appending, self.spare.take()).await
+        } else {
+            (appending.await, None)
+        };
+        self.ahead = ahead.or(self.ahead.take());
+        let (moved, spare) = appended?;
+        self.spare = spare;
+        if !moved {
+            return Ok(None);
+        }
+        crash_point!("appended", named(commands));
+        shared
+            .metrics
+            .append(commands.len() as u64, begun.elapsed());
+        shared.metrics.deltas(append.deltas.len() as u64);
+        shared.metrics.pending(append.pending_change());
+        let told = departures.leave(&append);
+        shared.wake.appended(&self.organization, &append, &told);
+        crash_point!("told", named(commands));
+        self.memory = Memory::of(state, version + 1);
+        Ok(Some(replies))
+    }
+
+    /// What was decided ahead rests on an append that did not come about, or was not the last; what is
+    /// remembered may, too.
+    pub(super) fn forget(&mut self) {
+        self.memory = Memory::default();
+        if let Some(ahead) = &mut self.ahead {
+            ahead.decided = None;
+        }
+    }
+}
+
+/// What the batch touches, as one snapshot shows it.
+async fn read(
+    round: &mut Round,
+    organization: &OrganizationId,
+    touched: &Touched,
+) -> Result<State, Error> {
+    let state = round.read(organization, touched).await?;
+    state.ok_or_else(|| Error::Corrupt {
+        table: "heads",
+        column: "org_id",
+        row: organization.to_string(),
+    })
+}
+
+/// What a batch begins with.
+#[cfg(feature = "broken")]
+pub(super) fn named(commands: &[Command]) -> &'static str {
+    commands.first().map_or("nothing", Command::name)
+}
+
+/// Whether an error may be one command's fault, so that its neighbours would do without it.
+fn about_one_command(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::Refused(_) | Error::Exists(_) | Error::Corrupt { .. }
+    )
+}
+
+/// A caller that went away does not need its answer.
+fn answer_to(reply: oneshot::Sender<Result<Reply, Error>>, answer: Result<Reply, Error>) {
+    drop(reply.send(answer));
+}

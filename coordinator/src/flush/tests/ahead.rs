@@ -1,0 +1,106 @@
+use std::time::Duration;
+
+use sqlx::{Executor, PgConnection};
+
+use super::*;
+
+/// Holds the head, so that an append waits.
+async fn held(scratch: &Scratch) -> sqlx::Transaction<'static, sqlx::Postgres> {
+    let mut holder = scratch.store.reads.begin().await.unwrap();
+    let patient = "SET LOCAL idle_in_transaction_session_timeout = 0";
+    holder.execute(patient).await.unwrap();
+    let hold = "SELECT version FROM heads WHERE org_id = 'acme' FOR UPDATE";
+    holder.execute(hold).await.unwrap();
+    holder
+}
+
+/// Waits until so many sessions ran, or run, a statement of this name last.
+async fn ran(scratch: &Scratch, name: &str, state: &str) {
+    let sql = "SELECT count(*) FROM pg_stat_activity
+               WHERE query LIKE '-- ' || $1 || '%' AND state = $2";
+    loop {
+        let count: i64 = sqlx::query_scalar(sql)
+            .bind(name)
+            .bind(state)
+            .fetch_one(&scratch.store.reads)
+            .await
+            .unwrap();
+        if count > 0 {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+fn of_note(name: &str, kind: OperationKind) -> Command {
+    let Command::Accept(mut accept) = create(name, "notes", "1") else {
+        unreachable!("a commit is accepted")
+    };
+    let commit = Arc::make_mut(&mut accept.commit);
+    commit.operations[0].kind = kind;
+    Command::Accept(accept)
+}
+
+/// Submits a commit whose append waits, and one behind it that is decided meanwhile.
+async fn both(
+    scratch: &Scratch,
+    node: &Flushers,
+    behind: Command,
+) -> [tokio::task::JoinHandle<Result<Reply, Error>>; 2] {
+    let submit = |command| {
+        let node = node.clone();
+        tokio::spawn(async move { node.submit(&organization(), command).await })
+    };
+    let first = submit(create("a", "notes", "1"));
+    ran(scratch, "append", "active").await;
+    let second = submit(behind);
+    ran(scratch, "read", "idle").await;
+    [first, second]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_decided_ahead_rests_on_the_append_in_flight() {
+    for (kind, expected) in [
+        (OperationKind::Update, Some(43)),
+        (OperationKind::Delete, Some(43)),
+        (OperationKind::Create, None),
+    ] {
+        let scratch = Scratch::start().await;
+        let node = prepared(&scratch).await;
+        let holder = held(&scratch).await;
+        let [first, second] = both(&scratch, &node, of_note("b", kind)).await;
+        holder.rollback().await.unwrap();
+        let first = first.await.unwrap().unwrap();
+        assert!(matches!(first, Reply::Confirmed(_)), "{first:?}");
+        match (second.await.unwrap().unwrap(), expected) {
+            (Reply::Confirmed(receipt), Some(position)) => {
+                assert_eq!(receipt.deltas[0].sync_id, position);
+                let recorded = scratch.store.receipt(&organization(), "b").await.unwrap();
+                assert_eq!(recorded, Some(*receipt));
+            }
+            (Reply::Refused(refusal), None) => assert_eq!(refusal.reason, "entity_exists"),
+            (other, _) => panic!("{kind:?}: {other:?}"),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_decided_ahead_is_decided_again_when_another_node_was_first() {
+    let scratch = Scratch::start().await;
+    let node = prepared(&scratch).await;
+    let mut holder = held(&scratch).await;
+    let behind = of_note("b", OperationKind::Update);
+    let [first, second] = both(&scratch, &node, behind).await;
+    // As another node's append does.
+    let other: &mut PgConnection = &mut holder;
+    let moved = "UPDATE heads SET version = version + 1, last_sync_id = last_sync_id + 1;
+                 INSERT INTO managed_rows VALUES ('acme', 'notes', '1', '{\"id\": \"1\", \"n\": 7}', 42);";
+    other.execute(sqlx::raw_sql(moved)).await.unwrap();
+    holder.commit().await.unwrap();
+    let first = first.await.unwrap().unwrap();
+    assert!(matches!(first, Reply::Refused(_)), "{first:?}");
+    let Reply::Confirmed(receipt) = second.await.unwrap().unwrap() else {
+        panic!("an update of a row that is there")
+    };
+    assert_eq!(receipt.deltas[0].sync_id, 43);
+}
