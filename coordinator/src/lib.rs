@@ -32,3 +32,7 @@ pub mod verify;
 pub mod wake;
 
 pub use cli::main;
+
+/// A commit is many small pieces that one thread makes and another drops.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
