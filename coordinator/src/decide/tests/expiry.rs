@@ -93,7 +93,7 @@ fn a_commit_whose_time_is_over_is_rejected_and_never_sent() {
             (append.inbox_done.len(), append.attempts_opened.len()),
             (1, 0)
         );
-        assert_eq!(append.versions[&key("1")].settled, 1);
+        assert_eq!(append.versions[&key("1")].unsettled, -1);
         assert_eq!(state.sources["crm"].pending, 0);
         assert_eq!(why(&run(&mut state, command).0), NotStartable::Finished);
     }
