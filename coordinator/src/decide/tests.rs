@@ -684,7 +684,7 @@ proptest! {
 fn version(sync_id: i64) -> RowVersion {
     RowVersion {
         sync_id,
-        pending_sequence: None,
+        unsettled: 0,
     }
 }
 
