@@ -232,7 +232,7 @@ impl FeedReader {
                 .filter(|(place, _)| unclear.contains(place))
                 .map(|(_, event)| event)
                 .collect();
-            self.load_rows(&mut events, terms.again, schema).await?;
+            self.load_rows(&mut events, schema).await?;
             events = self.leave_out_told(events).await?;
             if events.is_empty() {
                 return Ok(Ok((new, urged)));
@@ -273,7 +273,7 @@ impl FeedReader {
             .await?
         {
             Reply::Taken(taken) => {
-                self.took(&taken, ids, terms.behind);
+                self.took(&taken, ids, terms);
                 Ok(Ok(*taken))
             }
             Reply::SchemaMoved(version) => Ok(Err(Anew::Schema(version))),
@@ -282,7 +282,7 @@ impl FeedReader {
         }
     }
 
-    fn took(&mut self, taken: &Taken, ids: Vec<String>, behind: bool) {
+    fn took(&mut self, taken: &Taken, ids: Vec<String>, terms: &Terms) {
         self.observe(taken.now, taken.last_sync_id);
         self.feed = Some(taken.feed.clone());
         if taken.written {
@@ -293,7 +293,7 @@ impl FeedReader {
             if unclear.contains(&place) {
                 continue;
             }
-            if behind && !self.recent.knows(&id) {
+            if terms.behind && !self.recent.knows(&id) {
                 self.swept.note(id.clone());
             }
             self.recent.note(id);
@@ -301,7 +301,12 @@ impl FeedReader {
         for (row, sync_id) in &taken.changed {
             self.flight
                 .moved(lane(&self.organization, &row.model, &row.id));
-            self.history.changed(row.clone(), *sync_id);
+            // What was read again may be of later events than those that polls bring next.
+            if terms.again {
+                self.history.forget(row);
+            } else {
+                self.history.changed(row.clone(), *sync_id);
+            }
         }
         self.tools.metrics.feed_events(taken.new as u64);
         for client_tx_id in &taken.denied {
