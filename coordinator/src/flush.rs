@@ -59,7 +59,20 @@ struct Shared {
 #[derive(Debug)]
 struct Submitted {
     command: Command,
+    /// See [`Command::weight`].
+    weight: usize,
     reply: oneshot::Sender<Result<Reply, Error>>,
+}
+
+impl Submitted {
+    fn new(command: Command, reply: oneshot::Sender<Result<Reply, Error>>) -> Self {
+        let weight = command.weight();
+        Self {
+            command,
+            weight,
+            reply,
+        }
+    }
 }
 
 impl Flushers {
@@ -101,7 +114,7 @@ impl Flushers {
         if broken::is(Control::RequestFuture) && matches!(command, Command::Accept(_)) {
             return Box::pin(self.shared.decide_here(organization, command)).await;
         }
-        self.enqueue(organization, Submitted { command, reply })?;
+        self.enqueue(organization, Submitted::new(command, reply))?;
         let span = tracing::debug_span!("append", command = name);
         let answer = answer.instrument(span).await;
         answer.unwrap_or(Err(Error::Unavailable(sqlx::Error::WorkerCrashed)))
@@ -150,7 +163,7 @@ impl Shared {
         }
         let mut weight = 0;
         let fit = queue.iter().take(BATCH).take_while(|one| {
-            weight += one.command.weight();
+            weight += one.weight;
             weight <= BATCH_WEIGHT
         });
         let count = fit.count().max(1);
@@ -176,7 +189,7 @@ impl Shared {
                 let mut first: Vec<_> = commands
                     .into_iter()
                     .zip(replies)
-                    .map(|(command, reply)| Submitted { command, reply })
+                    .map(|(command, reply)| Submitted::new(command, reply))
                     .collect();
                 let second = first.split_off(first.len() / 2);
                 Box::pin(self.flush(organization, first)).await;

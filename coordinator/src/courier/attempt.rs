@@ -46,6 +46,8 @@ pub(super) struct Attempt {
     pub(super) sequence: i64,
     /// What it rests on; nothing, for most commits.
     pub(super) terms: Option<Arc<Terms>>,
+    /// Bytes of the commit's body.
+    pub(super) weight: usize,
     /// Of the inbox that it was chosen from.
     pub(super) revision: i64,
     /// Gives the commit's rows free when the attempt has ended; none for what is not sent.
@@ -110,6 +112,7 @@ impl Attempt {
             epoch: self.epoch,
             sequence: self.sequence,
             client_tx_id: terms.client_tx_id.clone(),
+            weight: self.weight,
         });
         match self.tools.flushers.submit(&self.organization, expire).await {
             Ok(Reply::NotStartable(why)) => End::Expired(Some(why)),
@@ -274,6 +277,7 @@ impl Attempt {
             node: self.node,
             terms: self.terms.clone(),
             revision: self.revision,
+            weight: self.weight,
         };
         self.tools
             .flushers

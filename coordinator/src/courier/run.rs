@@ -324,6 +324,7 @@ impl Courier {
             node: self.node,
             sequence,
             terms: self.window.terms(sequence),
+            weight: self.window.weight(sequence),
             revision: self.window.revision,
             flying: None,
         }

@@ -43,6 +43,7 @@ pub(super) struct Window {
 struct Place {
     due_at: OffsetDateTime,
     failed_at: Option<OffsetDateTime>,
+    weight: u32,
     tried: bool,
     terms: Option<Arc<Terms>>,
     asked: bool,
@@ -81,6 +82,7 @@ impl Window {
             let place = Place {
                 due_at,
                 failed_at: entry.failed_at,
+                weight: entry.weight,
                 tried: entry.tried,
                 terms: entry.terms,
                 asked: entry.asked,
@@ -231,6 +233,12 @@ impl Window {
     /// What a commit's attempts rest on.
     pub(super) fn terms(&self, sequence: i64) -> Option<Arc<Terms>> {
         self.waiting.get(&sequence)?.terms.clone()
+    }
+
+    /// Bytes of a commit's body.
+    pub(super) fn weight(&self, sequence: i64) -> usize {
+        let place = self.waiting.get(&sequence);
+        place.map_or(0, |place| place.weight as usize)
     }
 
     /// Takes out a commit whose time is over, wherever it stands.

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use backends::data_source::classify::{AttemptError, Outcome};
 use backends::data_source::schedule::jittered;
+use backends::json::extent;
 use backends::operation::{Change, RowKey};
 use time::OffsetDateTime;
 
@@ -63,6 +64,23 @@ pub struct Settle {
     pub jitter: f64,
     /// When the certificate that the endpoint showed ends.
     pub certificate_expires_at: Option<OffsetDateTime>,
+}
+
+impl Settle {
+    /// About how many bytes it adds to a batch.
+    pub(super) fn weight(&self) -> usize {
+        let answered = match &self.outcome {
+            Outcome::Applied(changes) => weight_of(changes),
+            _ => 0,
+        };
+        answered + 128 * self.rows.len()
+    }
+}
+
+/// About how many bytes changes add to a batch.
+pub(super) fn weight_of(changes: &[Change]) -> usize {
+    let row = |change: &Change| change.row.as_ref().map_or(0, extent);
+    changes.iter().map(|change| 256 + row(change)).sum()
 }
 
 pub(super) fn touch(settle: &Settle, touched: &mut Touched) {

@@ -252,6 +252,7 @@ async fn a_commit_for_a_source_is_recorded_started_and_settled() {
         node: owner,
         terms: None,
         revision: 0,
+        weight: 0,
     };
     let reply = node
         .submit(&organization, Command::Start(start))
@@ -343,6 +344,7 @@ async fn look_ups_stay_look_ups_while_tables_grow_from_empty() {
             node: owner,
             terms: None,
             revision: 0,
+            weight: 0,
         };
         let Reply::Started(started) = submit(Command::Start(start)).await.unwrap() else {
             panic!("not started")

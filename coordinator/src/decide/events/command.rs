@@ -1,5 +1,6 @@
 //! What the command says, and what it came to.
 
+use backends::json::extent;
 use backends::operation::{Change, RowKey};
 use time::OffsetDateTime;
 
@@ -26,8 +27,17 @@ pub struct TakeEvents {
     pub step: Step,
     /// The page ended the feed.
     pub caught_up: bool,
-    /// Bytes of the events, for the size of a batch.
-    pub weight: usize,
+}
+
+impl TakeEvents {
+    /// About how many bytes it adds to a batch.
+    pub(in crate::decide) fn weight(&self) -> usize {
+        let told = |event: &ExternalEvent| match &event.change {
+            Ok(change) => change.row.as_ref().map_or(0, extent),
+            Err(misfit) => misfit.event.len(),
+        };
+        self.events.iter().map(|event| 256 + told(event)).sum()
+    }
 }
 
 /// What becomes of a feed.

@@ -80,6 +80,7 @@ impl Desk {
             node: Uuid::nil(),
             terms: None,
             revision: self.source().inbox_revision,
+            weight: 0,
         };
         self.run(Command::Start(start))
     }
@@ -303,6 +304,7 @@ fn a_start_from_before_an_operators_verb_is_refused() {
         node: Uuid::nil(),
         terms: None,
         revision: old,
+        weight: 0,
     };
     let reply = desk.run(Command::Start(start));
     assert!(matches!(reply, Reply::NotStartable(NotStartable::Reread)));

@@ -50,7 +50,6 @@ fn take(events: Vec<ExternalEvent>) -> TakeEvents {
         floor: 10,
         step: Step::Stay,
         caught_up: false,
-        weight: 0,
     }
 }
 
@@ -215,6 +214,7 @@ fn a_commit_that_is_known_to_be_applied_has_no_end_any_more() {
         epoch: 1,
         sequence: 1,
         client_tx_id: "a".to_owned(),
+        weight: 0,
     });
     let (reply, append) = run(&mut state, expire);
     assert!(matches!(reply, Reply::NotStartable(NotStartable::Reread)));

@@ -38,7 +38,6 @@ fn take(events: Vec<ExternalEvent>, step: Step) -> TakeEvents {
         floor: i64::MAX,
         step,
         caught_up: true,
-        weight: 0,
     }
 }
 
@@ -228,6 +227,7 @@ async fn commits_that_events_name_are_known_by_their_rows() {
         node: uuid::Uuid::new_v4(),
         terms: None,
         revision: 0,
+        weight: 0,
     };
     let Reply::Started(started) = submit(Command::Start(start)).await.unwrap() else {
         panic!("not started")
