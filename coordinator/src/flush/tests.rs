@@ -51,18 +51,7 @@ async fn prepared(scratch: &Scratch) -> Flushers {
         .await
         .unwrap();
     let node = node(scratch);
-    let settings = SourceSettings {
-        url: "https://crm.example/".to_owned(),
-        retry: RetrySchedule {
-            delays: vec![Duration::from_secs(5)],
-        },
-        request_timeout: Duration::from_secs(15),
-        max_in_flight: 16,
-        max_per_second: 0,
-        max_pending: 1_000_000,
-        feed_lag: Duration::from_mins(1),
-    };
-    let create = Control::CreateSource("crm".to_owned(), settings);
+    let create = Control::CreateSource("crm".to_owned(), settings());
     let reply = node
         .submit(&organization(), Command::Control(create))
         .await
@@ -80,6 +69,20 @@ async fn prepared(scratch: &Scratch) -> Flushers {
     let reply = node.submit(&organization(), push).await.unwrap();
     assert!(matches!(reply, Reply::Pushed(1)), "{reply:?}");
     node
+}
+
+fn settings() -> SourceSettings {
+    SourceSettings {
+        url: "https://crm.example/".to_owned(),
+        retry: RetrySchedule {
+            delays: vec![Duration::from_secs(5)],
+        },
+        request_timeout: Duration::from_secs(15),
+        max_in_flight: 16,
+        max_per_second: 0,
+        max_pending: 1_000_000,
+        feed_lag: Duration::from_mins(1),
+    }
 }
 
 fn create(name: &str, model: &str, id: &str) -> Command {
