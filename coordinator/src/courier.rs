@@ -225,7 +225,7 @@ impl Shared {
         for owned in self.tools.store.owned(self.node).await? {
             self.tell(owned);
         }
-        for (organization, source) in self.tools.store.pushed_sources(self.node).await? {
+        for (organization, source) in self.tools.store.waiting_feeds(self.node).await? {
             self.tools.wake.ring_feed(&organization, &source);
         }
         let orphans = self.tools.store.orphans(self.node, CLAIM).await?;

@@ -77,6 +77,8 @@ pub(crate) struct FeedReader {
     /// Nothing is done before this.
     held: Instant,
     pushed: bool,
+    /// Rows are to be read again.
+    rereads: bool,
     /// The schema says that rows live in the source, as far as is known.
     named: bool,
     pace: Pace,
@@ -164,6 +166,7 @@ impl FeedReader {
             clock: (OffsetDateTime::UNIX_EPOCH, now),
             held: now,
             pushed: false,
+            rereads: false,
             named: false,
             pace: Pace::new(now),
             sweep: None,
@@ -201,13 +204,12 @@ impl FeedReader {
     }
 
     async fn live(&mut self) {
-        let (tools, flight) = (self.tools.clone(), Arc::clone(&self.flight));
-        let mut waiter = tools.wake.feed(&self.organization, &self.source);
-        flight.opened().await;
+        let wake = Arc::clone(&self.tools.wake);
+        let mut waiter = wake.feed(&self.organization, &self.source);
+        self.flight.opened().await;
         loop {
             tokio::select! {
                 () = waiter.rung() => self.stale = true,
-                () = flight.landed() => {}
                 () = tokio::time::sleep_until(self.next()) => {}
             }
             if self.held > Instant::now() {
@@ -241,7 +243,9 @@ impl FeedReader {
         if self.pushed {
             self.drain().await?;
         }
-        self.reread().await?;
+        if self.rereads {
+            self.reread().await?;
+        }
         if !self.polls() {
             return Ok(());
         }
@@ -267,6 +271,7 @@ impl FeedReader {
         }
         self.stale = false;
         self.pushed = look.pushed;
+        self.rereads = look.rereads;
         self.observe(look.now, look.last_sync_id);
         let stood = self.look.as_ref();
         let moved = stood
@@ -336,7 +341,7 @@ impl FeedReader {
     /// When to take the next turn although nothing happened.
     fn next(&self) -> Instant {
         let now = Instant::now();
-        if self.stale || self.pushed || self.look.is_none() || self.flight.has_rereads() {
+        if self.stale || self.pushed || self.rereads || self.look.is_none() {
             return self.held.max(now);
         }
         if !self.polls() {

@@ -13,8 +13,8 @@ use backends::data_source::endpoint::EndpointUrl;
 use backends::data_source::excerpt::excerpt;
 use backends::data_source::exchange::{Exchange, FailureClass};
 use backends::data_source::sign::SigningKey;
-use backends::data_source::wire::{self, RequestKind};
-use backends::operation::Operation;
+use backends::data_source::wire::RequestKind;
+use backends::operation::{Operation, RowKey};
 use tokio::time::Instant;
 use tracing::{Instrument, Span};
 use uuid::Uuid;
@@ -184,6 +184,7 @@ impl Attempt {
         let settle = Settle {
             never_left: left.is_zero(),
             rows: case.operations.iter().map(Operation::key).collect(),
+            unclear: self.unclear(started, &case.operations),
             read_back: verdict.read_back.or(looked).map(Box::new),
             ..self.record(started, &exchange, verdict.outcome)
         };
@@ -201,8 +202,8 @@ impl Attempt {
         }
         let end = self.settle(settle).await;
         crash_point!("attempt.settled");
-        if let End::Settled(entry, _) = &end {
-            self.landed(started, entry.is_none());
+        if let (End::Settled(entry, _), Some(flying)) = (&end, &self.flying) {
+            flying.landed(started.number, entry.is_none());
         }
         end
     }
@@ -220,7 +221,8 @@ impl Attempt {
                     return End::Settled(entry, source);
                 }
                 Ok(Reply::Denied(source)) => {
-                    self.denied(settle);
+                    let of = (&self.organization, self.source.as_str());
+                    tell_denied(&self.tools.metrics, of, &settle.client_tx_id);
                     return End::Settled(None, source);
                 }
                 Ok(_) => {
@@ -232,16 +234,6 @@ impl Attempt {
                     tokio::time::sleep(SETTLE_AGAIN).await;
                 }
             }
-        }
-    }
-
-    /// The event that showed the commit's effect was passed over for the commit's own change, which will
-    /// not come: its rows are read.
-    fn denied(&self, settle: Settle) {
-        let source = (&self.organization, self.source.as_str());
-        tell_denied(&self.tools.metrics, source, &settle.client_tx_id);
-        if let Some(flying) = &self.flying {
-            flying.read_again(settle.rows);
         }
     }
 
@@ -257,16 +249,16 @@ impl Attempt {
 
     /// A commit that was sent before may have taken effect before an event that came in between: what
     /// the endpoint answered for its rows may then be older than they are.
-    fn landed(&self, started: &Started, finished: bool) {
-        let Some(flying) = &self.flying else {
-            return;
-        };
-        flying.landed(started.number, finished, || {
-            let sent = wire::operations(&started.body).unwrap_or_default();
-            let rows = sent.iter().map(Operation::key);
-            rows.map(|row| (lane(&self.organization, &row.model, &row.id), row))
-                .collect()
-        });
+    fn unclear(&self, started: &Started, operations: &[Operation]) -> Vec<RowKey> {
+        let flying = self.flying.as_ref();
+        let unclear = flying.map(|flying| flying.unclear(started.number));
+        let unclear = unclear.unwrap_or_default();
+        if unclear.is_empty() {
+            return Vec::new();
+        }
+        let rows = operations.iter().map(Operation::key);
+        rows.filter(|row| unclear.contains(&lane(&self.organization, &row.model, &row.id)))
+            .collect()
     }
 
     async fn start(&self) -> Result<Reply, Error> {
@@ -334,6 +326,7 @@ impl Attempt {
                 .filter(|status| *status != 200)
                 .map(|_| excerpt(&exchange.body)),
             rows: Vec::new(),
+            unclear: Vec::new(),
             read_back: None,
             never_left: false,
             jitter: rand::random(),

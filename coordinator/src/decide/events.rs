@@ -310,6 +310,11 @@ impl Taking<'_> {
                 }
             }
             Step::Stop(state) => self.feed.state = *state,
+            Step::Reread(positions) => {
+                let source = &self.take.source;
+                let done = positions.iter().map(|position| (source.clone(), *position));
+                self.append.rereads_done.extend(done);
+            }
         }
     }
 

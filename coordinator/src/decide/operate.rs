@@ -366,6 +366,11 @@ impl Hand<'_> {
         self.state.inbox.remove(&key);
         self.append.inbox_changed.remove(&key);
         self.append.inbox_done.insert(key);
+        if entry.echoed && !matches!(self.operate.verb, Verb::Apply(_)) {
+            // The event that showed its effect was passed over for its own change.
+            self.append.read_again(&entry.source, &rows);
+            return format!("{detail}, though the feed had shown that it was applied");
+        }
         detail
     }
 }

@@ -56,6 +56,9 @@ pub struct Settle {
     pub excerpt: Option<String>,
     /// The rows that the commit's operations touch, of those that were sent.
     pub rows: Vec<RowKey>,
+    /// Those of them that somebody else may have changed since it was first sent: once it is finished,
+    /// they are read again.
+    pub unclear: Vec<RowKey>,
     /// What loads of its rows showed, if any were made.
     pub read_back: Option<Box<ReadBack>>,
     /// The node was too slow to send it at all: nobody is at fault but us, and nothing is spent.
@@ -142,7 +145,12 @@ pub(super) fn settle(state: &mut State, append: &mut Append, settle: &Settle) ->
     append.put_source(&source, disabled);
     state.sources.insert(source.id.clone(), source.clone());
     if finished && entry.echoed && matches!(settle.outcome, Outcome::Refused { .. }) {
+        // The event that showed its effect was passed over for its own change, which will not come.
+        append.read_again(&settle.source, &settle.rows);
         return Reply::Denied(Box::new(source));
+    }
+    if finished {
+        append.read_again(&settle.source, &settle.unclear);
     }
     Reply::Settled((!finished).then(|| Box::new(entry)), Box::new(source))
 }

@@ -335,6 +335,7 @@ fn settle_of(started: &Started, outcome: Outcome, may_still_apply: bool) -> Comm
         may_still_apply,
         excerpt: None,
         rows: vec![key("1")],
+        unclear: Vec::new(),
         read_back: None,
         url: "https://crm.example/".to_owned(),
         trigger: started.trigger,

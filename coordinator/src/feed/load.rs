@@ -1,6 +1,7 @@
-//! Rows as the source holds them: where nobody can tell which of two changes came last.
+//! Rows as the source holds them: where nobody can tell which of two changes came last, or what became
+//! of a commit.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use backends::data_source::classify::{ReadFault, ReadFaultKind, load_outcome};
 use backends::data_source::wire::{self, Row, load_body};
@@ -20,6 +21,9 @@ use crate::store::source_requests::LastRequests;
 
 /// Loads of rows in flight.
 const LOADS: usize = 8;
+
+/// Rows read again at a time.
+const REREADS: i64 = 100;
 
 /// Times in a row that rows cannot be loaded, after which events are taken at their word.
 const LOAD_TRIES: u32 = 3;
@@ -190,10 +194,13 @@ impl FeedReader {
         }
     }
 
-    /// Reads rows again that commits in doubt may have left older in the log than they are.
+    /// Reads rows again of which the log may not end on what the source holds.
     pub(super) async fn reread(&mut self) -> Result<(), Trouble> {
-        let rows = self.flight.rereads();
-        if rows.is_empty() {
+        let store = &self.tools.store;
+        let waiting = store.rereads(&self.organization, &self.source, REREADS);
+        let (positions, rows): (Vec<i64>, BTreeSet<RowKey>) = waiting.await?.into_iter().unzip();
+        if positions.is_empty() {
+            self.rereads = false;
             return Ok(());
         }
         let schema = self.tools.schemas.latest(&self.organization).await?;
@@ -202,10 +209,10 @@ impl FeedReader {
             behind: false,
             again: false,
             floor: 0,
-            step: Step::Stay,
+            step: Step::Reread(positions),
             caught_up: false,
         };
-        let again = rows.clone().into_iter().map(|row| ExternalEvent {
+        let again = rows.into_iter().map(|row| ExternalEvent {
             id: None,
             lane: lane(&self.organization, &row.model, &row.id),
             change: Ok(Change {
@@ -226,9 +233,6 @@ impl FeedReader {
         let read = self
             .events(again.collect(), &terms, schema.as_deref())
             .await;
-        if !matches!(read, Ok(Ok(_))) {
-            self.flight.read_again(rows);
-        }
         if let Err(Anew::Schema(version)) = read? {
             let schemas = &self.tools.schemas;
             schemas.refresh(&self.organization, version).await?;

@@ -197,6 +197,7 @@ fn busy(started: &Started) -> Settle {
         may_still_apply: false,
         excerpt: Some("busy".to_owned()),
         rows: Vec::new(),
+        unclear: Vec::new(),
         read_back: None,
         url: "https://crm.example/".to_owned(),
         trigger: started.trigger,

@@ -61,6 +61,8 @@ pub enum Step {
     },
     /// It is not polled any more.
     Stop(FeedState),
+    /// Nothing; these rows were read again, by their positions.
+    Reread(Vec<i64>),
 }
 
 /// An event, checked against the schema.

@@ -238,8 +238,10 @@ fn a_commit_that_is_known_to_be_applied_and_refused_is_told() {
             };
             attempt = *again;
         }
-        let (reply, _) = run(&mut state, settle_of(&attempt, refused(), false));
+        let (reply, append) = run(&mut state, settle_of(&attempt, refused(), false));
         assert!(matches!(reply, Reply::Denied(_)), "{reply:?}");
+        let row = ("crm".to_owned(), key("1"));
+        assert_eq!(append.rereads, BTreeSet::from([row]));
         assert_eq!(state.ledger["a"].state, CommitState::Rejected);
         assert_eq!(state.sources["crm"].pending, 0);
     }

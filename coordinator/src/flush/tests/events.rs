@@ -136,7 +136,7 @@ async fn pushed_events_wait_in_order_until_they_are_taken_in() {
     );
 
     let owner = uuid::Uuid::new_v4();
-    assert_eq!(store.pushed_sources(owner).await.unwrap(), []);
+    assert_eq!(store.waiting_feeds(owner).await.unwrap(), []);
     let claim = Control::ClaimSource {
         source: crm(),
         node: owner,
@@ -146,7 +146,7 @@ async fn pushed_events_wait_in_order_until_they_are_taken_in() {
         .await
         .unwrap();
     assert_eq!(
-        store.pushed_sources(owner).await.unwrap(),
+        store.waiting_feeds(owner).await.unwrap(),
         [(organization(), crm())]
     );
 
@@ -164,7 +164,7 @@ async fn pushed_events_wait_in_order_until_they_are_taken_in() {
     let all = taken(&node, all).await;
     assert_eq!((all.new, all.feed.duplicates), (2, 1));
     assert_eq!(batch((9, 9)).await, []);
-    assert_eq!(store.pushed_sources(owner).await.unwrap(), []);
+    assert_eq!(store.waiting_feeds(owner).await.unwrap(), []);
 
     scratch
         .run("INSERT INTO pushed_events (org_id, source_id, event) SELECT 'acme', 'crm', '' FROM generate_series(1, 100000)")
