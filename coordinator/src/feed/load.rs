@@ -200,7 +200,7 @@ impl FeedReader {
         let waiting = store.rereads(&self.organization, &self.source, REREADS);
         let (positions, rows): (Vec<i64>, BTreeSet<RowKey>) = waiting.await?.into_iter().unzip();
         if positions.is_empty() {
-            self.rereads = false;
+            self.waits.rereads = false;
             return Ok(());
         }
         let schema = self.tools.schemas.latest(&self.organization).await?;

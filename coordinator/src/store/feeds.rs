@@ -97,10 +97,24 @@ pub struct Look {
     pub lag: Duration,
     /// The feed; `None` before it was first read.
     pub feed: Option<Feed>,
-    /// Pushed events wait.
+    /// What waits for its reader.
+    pub waits: Waits,
+}
+
+/// What waits for the reader of a feed, beside the feed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Waits {
+    /// Pushed events.
     pub pushed: bool,
-    /// Rows are to be read again.
+    /// Rows to be read again.
     pub rereads: bool,
+}
+
+impl Waits {
+    /// Whether anything does.
+    pub fn anything(self) -> bool {
+        self.pushed || self.rereads
+    }
 }
 
 /// A pushed event that waits.
@@ -303,8 +317,10 @@ fn look(row: &PgRow, organization: &OrganizationId, source: &str) -> Result<Look
         timeout: milliseconds(row.try_get("request_timeout_ms")?),
         lag: milliseconds(row.try_get("feed_lag_ms")?),
         feed: kept(row, source)?,
-        pushed: row.try_get("pushed")?,
-        rereads: row.try_get("rereads")?,
+        waits: Waits {
+            pushed: row.try_get("pushed")?,
+            rereads: row.try_get("rereads")?,
+        },
     })
 }
 
