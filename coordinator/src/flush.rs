@@ -195,7 +195,7 @@ impl Shared {
                 Box::pin(self.flush(organization, first)).await;
                 Box::pin(self.flush(organization, second)).await;
             }
-            Err(error) if commands.len() == 1 || !about_one_command(&error) => {
+            Err(error) if commands.len() == 1 || !error.is_about_the_statement() => {
                 tracing::warn!(%organization, %error, cause = ?error, "a batch was not appended");
                 let mut error = Some(error);
                 for reply in replies {
@@ -365,14 +365,6 @@ impl Shared {
 #[cfg(feature = "broken")]
 fn named(commands: &[Command]) -> &'static str {
     commands.first().map_or("nothing", Command::name)
-}
-
-/// Whether an error may be one command's fault, so that its neighbours would do without it.
-fn about_one_command(error: &Error) -> bool {
-    matches!(
-        error,
-        Error::Refused(_) | Error::Exists(_) | Error::Corrupt { .. }
-    )
 }
 
 /// A caller that went away does not need its answer.

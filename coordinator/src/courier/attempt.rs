@@ -7,7 +7,7 @@ mod verdict;
 use std::sync::Arc;
 use std::time::Duration;
 
-use backends::data_source::classify::Outcome;
+use backends::data_source::classify::{AttemptError, Outcome};
 use backends::data_source::client::Request;
 use backends::data_source::endpoint::EndpointUrl;
 use backends::data_source::excerpt::excerpt;
@@ -32,9 +32,15 @@ use crate::feed::tell_denied;
 use crate::store::Error;
 use crate::telemetry::trace;
 
-/// A settle that the database does not take is tried again after this long: the answer is known,
-/// and only we know it.
+/// A settle that the database does not take is tried again after this long, and ever more seldom: the
+/// answer is known, and only we know it.
 const SETTLE_AGAIN: Duration = Duration::from_millis(250);
+
+/// But so often at least.
+const SETTLE_SELDOM: Duration = Duration::from_secs(30);
+
+/// The class of an attempt whose answer the database refuses to keep.
+const NOT_RECORDED: &str = "answer_not_recorded";
 
 /// An attempt to be made.
 pub(super) struct Attempt {
@@ -208,7 +214,9 @@ impl Attempt {
         end
     }
 
-    async fn settle(&self, settle: Settle) -> End {
+    async fn settle(&self, mut settle: Settle) -> End {
+        let mut pause = SETTLE_AGAIN;
+        let mut whole = true;
         loop {
             let command = Command::Settle(settle.clone());
             match self
@@ -229,9 +237,20 @@ impl Attempt {
                     tracing::warn!("fenced: an answer came after the source had changed hands");
                     return End::Fenced;
                 }
+                Err(error) if whole && error.is_about_the_statement() => {
+                    tracing::error!(
+                        client_tx_id = settle.client_tx_id,
+                        %error,
+                        cause = ?error,
+                        "an answer cannot be recorded: it is taken for none"
+                    );
+                    settle = without_answer(settle);
+                    whole = false;
+                }
                 Err(error) => {
                     tracing::warn!(%error, "an answer is not recorded yet");
-                    tokio::time::sleep(SETTLE_AGAIN).await;
+                    tokio::time::sleep(pause).await;
+                    pause = (2 * pause).min(SETTLE_SELDOM);
                 }
             }
         }
@@ -332,5 +351,21 @@ impl Attempt {
             jitter: rand::random(),
             certificate_expires_at: exchange.certificate_expires_at.map(Into::into),
         }
+    }
+}
+
+/// What can be recorded of an attempt whose answer cannot: its commit is sent again on the schedule.
+fn without_answer(settle: Settle) -> Settle {
+    let error = AttemptError {
+        class: NOT_RECORDED.to_owned(),
+        message: "the database refused to keep the answer".to_owned(),
+    };
+    Settle {
+        outcome: Outcome::Unknown { error },
+        may_still_apply: true,
+        excerpt: None,
+        read_back: None,
+        certificate_expires_at: None,
+        ..settle
     }
 }

@@ -141,7 +141,7 @@ impl Courier {
                 }
             }
             crash_point!("courier.read");
-            for sequence in self.window.over(self.now()) {
+            while let Some(sequence) = self.window.pop_over(self.now()) {
                 self.finish(sequence);
             }
             self.expire_what_is_over(&ends);
