@@ -141,7 +141,7 @@ impl Courier {
                 }
             }
             crash_point!("courier.read");
-            for sequence in self.window.over(self.now()) {
+            while let Some(sequence) = self.window.pop_over(self.now()) {
                 self.finish(sequence);
             }
             self.expire_what_is_over(&ends);
@@ -324,6 +324,7 @@ impl Courier {
             node: self.node,
             sequence,
             terms: self.window.terms(sequence),
+            weight: self.window.weight(sequence),
             revision: self.window.revision,
             flying: None,
         }

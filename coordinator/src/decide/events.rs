@@ -163,6 +163,7 @@ impl Taking<'_> {
                 }
             },
         }
+        self.append.read_again(&self.take.source, &event.unread);
         self.note_lateness(place);
         self.pushed_done(event);
         if let Some(name) = name {
@@ -310,6 +311,11 @@ impl Taking<'_> {
                 }
             }
             Step::Stop(state) => self.feed.state = *state,
+            Step::Reread(positions) => {
+                let source = &self.take.source;
+                let done = positions.iter().map(|position| (source.clone(), *position));
+                self.append.rereads_done.extend(done);
+            }
         }
     }
 

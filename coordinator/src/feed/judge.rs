@@ -68,6 +68,7 @@ impl Judge<'_> {
             change,
             bare,
             loaded: false,
+            unread: None,
             lane,
             echoes: Vec::new(),
             again: false,

@@ -4,7 +4,6 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use backends::operation::{Change, RowKey};
-use serde_json::Value;
 use tokio::time::Instant;
 
 use super::judge::{Judge, Told};
@@ -234,7 +233,7 @@ impl FeedReader {
                 .collect();
             self.load_rows(&mut events, schema).await?;
             events = self.leave_out_told(events).await?;
-            if events.is_empty() {
+            if events.is_empty() && terms.step == Step::Stay {
                 return Ok(Ok((new, urged)));
             }
         }
@@ -258,7 +257,6 @@ impl FeedReader {
             source: self.source.clone(),
             epoch: self.epoch,
             schema_version: terms.schema_version,
-            weight: events.iter().map(weight).sum(),
             events,
             behind: terms.behind,
             floor: terms.floor,
@@ -345,24 +343,4 @@ fn split(
         .into_iter()
         .partition(|event| free.get(&event.lane).copied().unwrap_or(true));
     (free, held, until)
-}
-
-/// About how many bytes an event adds to a batch.
-fn weight(event: &ExternalEvent) -> usize {
-    match &event.change {
-        Ok(change) => change.row.as_ref().map_or(0, extent),
-        Err(misfit) => misfit.event.len(),
-    }
-}
-
-fn extent(value: &Value) -> usize {
-    match value {
-        Value::String(text) => text.len() + 2,
-        Value::Array(items) => items.iter().map(|item| extent(item) + 1).sum(),
-        Value::Object(fields) => fields
-            .iter()
-            .map(|(key, value)| key.len() + 4 + extent(value))
-            .sum(),
-        Value::Null | Value::Bool(_) | Value::Number(_) => 8,
-    }
 }

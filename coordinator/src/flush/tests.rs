@@ -51,18 +51,7 @@ async fn prepared(scratch: &Scratch) -> Flushers {
         .await
         .unwrap();
     let node = node(scratch);
-    let settings = SourceSettings {
-        url: "https://crm.example/".to_owned(),
-        retry: RetrySchedule {
-            delays: vec![Duration::from_secs(5)],
-        },
-        request_timeout: Duration::from_secs(15),
-        max_in_flight: 16,
-        max_per_second: 0,
-        max_pending: 1_000_000,
-        feed_lag: Duration::from_mins(1),
-    };
-    let create = Control::CreateSource("crm".to_owned(), settings);
+    let create = Control::CreateSource("crm".to_owned(), settings());
     let reply = node
         .submit(&organization(), Command::Control(create))
         .await
@@ -80,6 +69,20 @@ async fn prepared(scratch: &Scratch) -> Flushers {
     let reply = node.submit(&organization(), push).await.unwrap();
     assert!(matches!(reply, Reply::Pushed(1)), "{reply:?}");
     node
+}
+
+fn settings() -> SourceSettings {
+    SourceSettings {
+        url: "https://crm.example/".to_owned(),
+        retry: RetrySchedule {
+            delays: vec![Duration::from_secs(5)],
+        },
+        request_timeout: Duration::from_secs(15),
+        max_in_flight: 16,
+        max_per_second: 0,
+        max_pending: 1_000_000,
+        feed_lag: Duration::from_mins(1),
+    }
 }
 
 fn create(name: &str, model: &str, id: &str) -> Command {
@@ -194,6 +197,7 @@ fn busy(started: &Started) -> Settle {
         may_still_apply: false,
         excerpt: Some("busy".to_owned()),
         rows: Vec::new(),
+        unclear: Vec::new(),
         read_back: None,
         url: "https://crm.example/".to_owned(),
         trigger: started.trigger,
@@ -252,6 +256,7 @@ async fn a_commit_for_a_source_is_recorded_started_and_settled() {
         node: owner,
         terms: None,
         revision: 0,
+        weight: 0,
     };
     let reply = node
         .submit(&organization, Command::Start(start))
@@ -343,6 +348,7 @@ async fn look_ups_stay_look_ups_while_tables_grow_from_empty() {
             node: owner,
             terms: None,
             revision: 0,
+            weight: 0,
         };
         let Reply::Started(started) = submit(Command::Start(start)).await.unwrap() else {
             panic!("not started")

@@ -1,5 +1,6 @@
 //! What the command says, and what it came to.
 
+use backends::json::extent;
 use backends::operation::{Change, RowKey};
 use time::OffsetDateTime;
 
@@ -26,8 +27,17 @@ pub struct TakeEvents {
     pub step: Step,
     /// The page ended the feed.
     pub caught_up: bool,
-    /// Bytes of the events, for the size of a batch.
-    pub weight: usize,
+}
+
+impl TakeEvents {
+    /// About how many bytes it adds to a batch.
+    pub(in crate::decide) fn weight(&self) -> usize {
+        let told = |event: &ExternalEvent| match &event.change {
+            Ok(change) => change.row.as_ref().map_or(0, extent),
+            Err(misfit) => misfit.event.len(),
+        };
+        self.events.iter().map(|event| 256 + told(event)).sum()
+    }
 }
 
 /// What becomes of a feed.
@@ -51,6 +61,8 @@ pub enum Step {
     },
     /// It is not polled any more.
     Stop(FeedState),
+    /// Nothing; these rows were read again, by their positions.
+    Reread(Vec<i64>),
 }
 
 /// An event, checked against the schema.
@@ -64,6 +76,8 @@ pub struct ExternalEvent {
     pub bare: bool,
     /// The row was loaded, while no commit was under way to it.
     pub loaded: bool,
+    /// The row, if it could not be loaded: it is read again later.
+    pub unread: Option<RowKey>,
     /// The row's lane.
     pub lane: i64,
     /// Commits that it says it came from.
