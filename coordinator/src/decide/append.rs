@@ -27,6 +27,8 @@ pub struct Append {
     pub settled: BTreeMap<String, LedgerEntry>,
     /// Managed rows: as they stand afterwards, or `None` when removed.
     pub rows: BTreeMap<RowKey, Option<StoredRow>>,
+    /// Those of them that were not there before.
+    pub rows_added: BTreeSet<RowKey>,
     /// The log's new entries, in order.
     pub deltas: Vec<DeltaRow>,
     /// What it tells of rows in Data Sources.
@@ -182,6 +184,7 @@ impl Append {
             && self.feeds.is_empty()
             && self.events.is_empty()
             && self.pushed_done.is_empty()
+            && self.rereads.is_empty()
             && self.rereads_done.is_empty()
     }
 

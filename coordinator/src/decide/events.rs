@@ -73,6 +73,7 @@ pub(super) fn take(state: &mut State, append: &mut Append, take: &TakeEvents) ->
     for place in 0..take.events.len() {
         taking.event(place);
     }
+    taking.append.read_again(&take.source, &take.unread);
     if taking.unclear.is_empty() {
         taking.step();
     }

@@ -125,7 +125,7 @@ pub struct Head {
 #[derive(Clone, Debug, PartialEq)]
 pub struct StoredRow {
     /// Its fields.
-    pub row: ManagedRow,
+    pub row: Arc<ManagedRow>,
     /// Position of its last change.
     pub sync_id: i64,
 }

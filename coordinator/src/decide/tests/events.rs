@@ -46,6 +46,7 @@ fn take(events: Vec<ExternalEvent>) -> TakeEvents {
         epoch: 0,
         schema_version: 1,
         events,
+        unread: BTreeSet::new(),
         behind: false,
         floor: 10,
         step: Step::Stay,
