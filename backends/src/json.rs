@@ -76,6 +76,9 @@ pub fn parse_object(bytes: &[u8]) -> Result<Map<String, Value>, JsonError> {
 /// The one text of a value: keys sorted by code point, no white space, numbers as written.
 ///
 /// Equal values have equal texts; values whose numbers are written differently have not.
+///
+/// # Panics
+/// Never: what is written is UTF-8.
 pub fn canonical(value: &Value) -> String {
     let mut text = Vec::new();
     write_canonical(value, &mut text);

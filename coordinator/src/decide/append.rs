@@ -184,6 +184,7 @@ impl Append {
             && self.feeds.is_empty()
             && self.events.is_empty()
             && self.pushed_done.is_empty()
+            && self.rereads.is_empty()
             && self.rereads_done.is_empty()
     }
 

@@ -73,6 +73,7 @@ pub(super) fn take(state: &mut State, append: &mut Append, take: &TakeEvents) ->
     for place in 0..take.events.len() {
         taking.event(place);
     }
+    taking.append.read_again(&take.source, &take.unread);
     if taking.unclear.is_empty() {
         taking.step();
     }
@@ -163,7 +164,6 @@ impl Taking<'_> {
                 }
             },
         }
-        self.append.read_again(&self.take.source, &event.unread);
         self.note_lateness(place);
         self.pushed_done(event);
         if let Some(name) = name {

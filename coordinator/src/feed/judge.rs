@@ -68,7 +68,6 @@ impl Judge<'_> {
             change,
             bare,
             loaded: false,
-            unread: None,
             lane,
             echoes: Vec::new(),
             again: false,

@@ -51,12 +51,14 @@ impl FeedReader {
     }
 
     /// Gives every event of each row what the source holds now: the log may have a later one already,
-    /// and what an event says itself would undo that.
+    /// and what an event says itself would undo that. The rows that could not be loaded, to be read
+    /// again later.
     pub(super) async fn load_rows(
         &mut self,
         events: &mut [ExternalEvent],
         schema: Option<&Schema>,
-    ) -> Result<(), Trouble> {
+    ) -> Result<BTreeSet<RowKey>, Trouble> {
+        let mut unread = BTreeSet::new();
         let mut rows: HashMap<RowKey, Vec<usize>> = HashMap::new();
         for (place, event) in events.iter().enumerate() {
             if let Ok(change) = &event.change {
@@ -89,13 +91,12 @@ impl FeedReader {
                 Err(fault) => {
                     let error = &fault.message;
                     tracing::warn!(source.id = self.source, error, "a row was not loaded");
+                    let told = places.iter().any(|place| events[*place].id.is_some());
+                    if told && fault.kind == ReadFaultKind::Unavailable {
+                        unread.insert(row);
+                    }
                     for place in places {
-                        let event = &mut events[place];
-                        // Of a row that is being read again nobody asks for ever.
-                        if event.id.is_some() && fault.kind == ReadFaultKind::Unavailable {
-                            event.unread = Some(row.clone());
-                        }
-                        without_row(event);
+                        without_row(&mut events[place]);
                     }
                 }
             }
@@ -105,7 +106,7 @@ impl FeedReader {
             event.loaded = true;
             self.tell_unread(event);
         }
-        Ok(())
+        Ok(unread)
     }
 
     /// Leaves out the rows that were read again and are what the log ends on: of them there is nothing
@@ -221,7 +222,6 @@ impl FeedReader {
             }),
             bare: true,
             loaded: false,
-            unread: None,
             echoes: Vec::new(),
             again: false,
             known: None,

@@ -1,6 +1,6 @@
 //! Taking in a batch of events: judged, in the gaps between attempts at their rows, each once.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use backends::operation::{Change, RowKey};
@@ -215,8 +215,9 @@ impl FeedReader {
         schema: Option<&Schema>,
     ) -> Result<Result<(usize, Vec<i64>), Anew>, Trouble> {
         let (mut events, mut new, mut urged) = (events, 0, Vec::new());
+        let mut unread = BTreeSet::new();
         loop {
-            let taken = match self.command(&events, terms).await? {
+            let taken = match self.command(&events, unread, terms).await? {
                 Ok(taken) => taken,
                 Err(anew) => return Ok(Err(anew)),
             };
@@ -231,7 +232,7 @@ impl FeedReader {
                 .filter(|(place, _)| unclear.contains(place))
                 .map(|(_, event)| event)
                 .collect();
-            self.load_rows(&mut events, schema).await?;
+            unread = self.load_rows(&mut events, schema).await?;
             events = self.leave_out_told(events).await?;
             if events.is_empty() && terms.step == Step::Stay {
                 return Ok(Ok((new, urged)));
@@ -242,6 +243,7 @@ impl FeedReader {
     async fn command(
         &mut self,
         events: &[ExternalEvent],
+        unread: BTreeSet<RowKey>,
         terms: &Terms,
     ) -> Result<Result<Taken, Anew>, Trouble> {
         let mut events = events.to_vec();
@@ -258,6 +260,7 @@ impl FeedReader {
             epoch: self.epoch,
             schema_version: terms.schema_version,
             events,
+            unread,
             behind: terms.behind,
             floor: terms.floor,
             step: terms.step.clone(),

@@ -85,6 +85,18 @@ fn settings() -> SourceSettings {
     }
 }
 
+fn start(sequence: i64, node: uuid::Uuid) -> Command {
+    Command::Start(Start {
+        source: "crm".to_owned(),
+        epoch: 1,
+        sequence,
+        node,
+        terms: None,
+        revision: 0,
+        weight: 0,
+    })
+}
+
 fn create(name: &str, model: &str, id: &str) -> Command {
     let route = match model {
         "notes" => Route::Managed,
@@ -249,19 +261,8 @@ async fn a_commit_for_a_source_is_recorded_started_and_settled() {
         .await
         .unwrap();
     assert!(matches!(reply, Reply::Queued(_, 1)), "{reply:?}");
-    let start = Start {
-        source: "crm".to_owned(),
-        epoch: 1,
-        sequence: 1,
-        node: owner,
-        terms: None,
-        revision: 0,
-        weight: 0,
-    };
-    let reply = node
-        .submit(&organization, Command::Start(start))
-        .await
-        .unwrap();
+    let start = start(1, owner);
+    let reply = node.submit(&organization, start).await.unwrap();
     let Reply::Started(started) = reply else {
         panic!("{reply:?}")
     };
@@ -341,16 +342,8 @@ async fn look_ups_stay_look_ups_while_tables_grow_from_empty() {
         let created = create(&format!("n{id}"), "notes", &id);
         submit(created).await.unwrap();
         submit(create(&id, "airports", &id)).await.unwrap();
-        let start = Start {
-            source: "crm".to_owned(),
-            epoch: 1,
-            sequence: number,
-            node: owner,
-            terms: None,
-            revision: 0,
-            weight: 0,
-        };
-        let Reply::Started(started) = submit(Command::Start(start)).await.unwrap() else {
+        let start = start(number, owner);
+        let Reply::Started(started) = submit(start).await.unwrap() else {
             panic!("not started")
         };
         let settle = Settle {

@@ -1,5 +1,7 @@
 //! What the command says, and what it came to.
 
+use std::collections::BTreeSet;
+
 use backends::json::extent;
 use backends::operation::{Change, RowKey};
 use time::OffsetDateTime;
@@ -18,6 +20,9 @@ pub struct TakeEvents {
     pub schema_version: i32,
     /// In the order of the feed.
     pub events: Vec<ExternalEvent>,
+    /// Rows that could not be loaded, so that their events are taken at their word: they are read again
+    /// later.
+    pub unread: BTreeSet<RowKey>,
     /// They were read again from behind the newest cursor.
     pub behind: bool,
     /// A row whose last change is at a position beyond this one may have been changed by us after the
@@ -76,8 +81,6 @@ pub struct ExternalEvent {
     pub bare: bool,
     /// The row was loaded, while no commit was under way to it.
     pub loaded: bool,
-    /// The row, if it could not be loaded: it is read again later.
-    pub unread: Option<RowKey>,
     /// The row's lane.
     pub lane: i64,
     /// Commits that it says it came from.
