@@ -220,15 +220,20 @@ fn observed(organization: &Organization, history: &mut History) {
                     .collect(),
             });
         }
-        let rows = sink.endpoint.rows(sink.model).into_iter();
-        let rows: BTreeMap<_, _> = rows
-            .map(|(id, held)| {
-                let value = held["token"].as_str().unwrap_or_default().to_owned();
-                (row(sink.model, &id), value)
-            })
-            .collect();
-        history.ends.extend(rows);
     }
+    history.ends.extend(held(organization));
+}
+
+/// The rows of its endpoints.
+pub(super) fn held(organization: &Organization) -> BTreeMap<Row, String> {
+    let mut rows = BTreeMap::new();
+    for sink in &organization.sinks {
+        for (id, held) in sink.endpoint.rows(sink.model) {
+            let value = held["token"].as_str().unwrap_or_default().to_owned();
+            rows.insert(row(sink.model, &id), value);
+        }
+    }
+    rows
 }
 
 fn row(model: &str, id: &str) -> Row {

@@ -383,6 +383,11 @@ fn a_change_made_outside_that_is_missed_repeated_or_undone_is_found() {
         it.log[7].value = "second".to_owned();
     };
     assert!(rules(late).is_empty());
+    assert_eq!(
+        rules(|it| it.log[7].value = "first".to_owned()),
+        missed,
+        "it is told of with what the row held before it"
+    );
     assert_eq!(rules(|it| drop(it.events.pop())), [Rule::Phantom].into());
 }
 
