@@ -281,6 +281,9 @@ impl fmt::Display for Rule {
     }
 }
 
+/// How much of a witness a report shows, in characters.
+const SHOWN: usize = 1_000;
+
 /// A rule that was broken, and how that shows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
@@ -292,7 +295,7 @@ pub struct Fault {
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.rule, self.witness)
+        write!(f, "{}: {:.*}", self.rule, SHOWN, self.witness)
     }
 }
 

@@ -17,6 +17,7 @@ use super::gather;
 use super::proxy::{Mode, Proxy};
 use super::world::{LEASE, NODES, World};
 use crate::app::Tenant;
+use crate::history::Position;
 
 /// Faults at a time, at most.
 const AT_ONCE: usize = 3;
@@ -307,6 +308,11 @@ async fn expire_log(world: &World, random: &mut StdRng) {
     } else {
         random.random_range(oldest..=last)
     };
+    // The changes of one commit are of one moment, and go together.
+    let of = |it: &&Position| it.sync_id == up_to && !it.token.is_empty();
+    let token = log.iter().find(of).map(|it| it.token.clone());
+    let together = log.iter().rfind(|it| Some(&it.token) == token.as_ref());
+    let up_to = together.map_or(up_to, |it| it.sync_id);
     world.fault("log expired");
     let passed = log.into_iter();
     kept.extend(passed.filter(|it| oldest < it.sync_id && it.sync_id <= up_to));

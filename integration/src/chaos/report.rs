@@ -177,9 +177,10 @@ impl fmt::Display for Report {
         line("last renewal to takeover", spans(self.takeovers.clone()))?;
         let back = self.back_after(&["Postgres stopped", "backend killed"]);
         line("Postgres fault to next ack", spans(back))?;
-        for rule in Rule::ALL {
+        line("violations", self.violations.len().to_string())?;
+        for rule in self.violated() {
             let times = self.violations.iter().filter(|it| it.rule == rule).count();
-            line(&format!("violations of {rule}"), times.to_string())?;
+            line(&format!("  of {rule}"), times.to_string())?;
         }
         for violation in self.violations.iter().take(20) {
             writeln!(f, "{violation}")?;
