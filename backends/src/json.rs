@@ -77,9 +77,9 @@ pub fn parse_object(bytes: &[u8]) -> Result<Map<String, Value>, JsonError> {
 ///
 /// Equal values have equal texts; values whose numbers are written differently have not.
 pub fn canonical(value: &Value) -> String {
-    let mut text = String::new();
+    let mut text = Vec::new();
     write_canonical(value, &mut text);
-    text
+    String::from_utf8(text).expect("JSON is written in UTF-8")
 }
 
 /// Orders two numbers by their exact decimal value: `1.0`, `1` and `10e-1` are equal, and
@@ -189,36 +189,41 @@ impl fmt::Display for JsonRule {
     }
 }
 
-fn write_canonical(value: &Value, text: &mut String) {
+fn write_canonical(value: &Value, text: &mut Vec<u8>) {
     match value {
         Value::Array(items) => {
-            text.push('[');
+            text.push(b'[');
             for (index, item) in items.iter().enumerate() {
                 if index > 0 {
-                    text.push(',');
+                    text.push(b',');
                 }
                 write_canonical(item, text);
             }
-            text.push(']');
+            text.push(b']');
         }
         Value::Object(fields) => {
             let mut fields: Vec<_> = fields.iter().collect();
             // UTF-8 sorts as its code points do.
             fields.sort_unstable_by_key(|(key, _)| *key);
-            text.push('{');
+            text.push(b'{');
             for (index, (key, field)) in fields.into_iter().enumerate() {
                 if index > 0 {
-                    text.push(',');
+                    text.push(b',');
                 }
-                text.push_str(&Value::from(key.as_str()).to_string());
-                text.push(':');
+                write_plain(key, text);
+                text.push(b':');
                 write_canonical(field, text);
             }
-            text.push('}');
+            text.push(b'}');
         }
-        Value::Number(number) => text.push_str(number.as_str()),
-        Value::Null | Value::Bool(_) | Value::String(_) => text.push_str(&value.to_string()),
+        Value::Number(number) => text.extend_from_slice(number.as_str().as_bytes()),
+        Value::Null | Value::Bool(_) | Value::String(_) => write_plain(value, text),
     }
+}
+
+/// What has one text however it is written.
+fn write_plain(value: &(impl serde::Serialize + ?Sized), text: &mut Vec<u8>) {
+    serde_json::to_writer(text, value).expect("memory takes every write");
 }
 
 #[cfg(test)]

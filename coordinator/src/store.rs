@@ -93,16 +93,16 @@ impl Store {
         let reads_options = options.clone().options(settings);
         let log_options = options.clone().options(settings).options(by_value);
         let ledger_options = options.options(settings).options(by_index);
+        // Hints: nobody waits for the disk to have them.
+        let signals_options = reads_options
+            .clone()
+            .application_name("coordinator signals")
+            .options([("synchronous_commit", "off")]);
         Self {
             ledger: pool(ledger_options, ledger),
             leases: pool(reads_options.clone(), 2),
             log: pool(log_options, LOG_CONNECTIONS),
-            signals: pool(
-                reads_options
-                    .clone()
-                    .application_name("coordinator signals"),
-                2,
-            ),
+            signals: pool(signals_options, 2),
             reads: pool(reads_options, reads),
         }
     }

@@ -139,7 +139,7 @@ impl Model {
     }
 
     /// As [`Self::check_row`], of an object.
-    pub(super) fn check_value(&self, row: &Value) -> Result<(), FieldFault> {
+    pub(crate) fn check_value(&self, row: &Value) -> Result<(), FieldFault> {
         self.check_names(row)?;
         if extent(row) > MAX_BYTES {
             let rule = format!(

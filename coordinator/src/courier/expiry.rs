@@ -1,5 +1,6 @@
 //! Commits that have an end: when each is to be rejected, and having them rejected then. They need
-//! not be first in their lanes, nor does their source's back-off matter: nothing is sent.
+//! not be first in their lanes, nor does it matter whether their source backs off, is paused or
+//! disabled: nothing is sent.
 
 use std::collections::{BTreeSet, HashMap};
 use std::panic::AssertUnwindSafe;
@@ -11,7 +12,6 @@ use tokio::sync::mpsc;
 use super::attempt::End;
 use super::run::{Courier, PAUSE};
 use crate::decide::{InboxEntry, NotStartable};
-use crate::domain::SourceState;
 
 /// Rejections under way at most.
 const AT_ONCE: usize = 64;
@@ -55,7 +55,7 @@ impl Courier {
     /// Has commits rejected whose time is over.
     pub(super) fn expire_what_is_over(&mut self, ends: &mpsc::UnboundedSender<(i64, End)>) {
         let now = self.now();
-        while self.expires() && self.expiring < AT_ONCE {
+        while self.expiring < AT_ONCE {
             let Some(sequence) = self.window.pop_expired(now) else {
                 return;
             };
@@ -74,15 +74,7 @@ impl Courier {
     /// When to look for such commits again.
     pub(super) fn next_expiry(&self) -> Option<OffsetDateTime> {
         let next = self.window.next_expiry();
-        next.filter(|_| self.expires() && self.expiring < AT_ONCE)
-    }
-
-    /// A source that is paused or disabled keeps its commits as they are.
-    fn expires(&self) -> bool {
-        !matches!(
-            self.standing.state,
-            SourceState::Disabled | SourceState::Paused
-        )
+        next.filter(|_| self.expiring < AT_ONCE)
     }
 
     /// Moves on after such a commit was looked at; none when nobody could.

@@ -46,7 +46,7 @@ pub(super) struct Courier {
     node: Uuid,
     pub(super) window: Window,
     flight: Arc<Flight>,
-    pub(super) standing: Standing,
+    standing: Standing,
     pace: Pace,
     /// This organization's shares of the node's requests in flight.
     turn: Turn,
@@ -61,8 +61,8 @@ pub(super) struct Courier {
 
 /// How the source stands, as far as this courier knows.
 #[derive(Debug)]
-pub(super) struct Standing {
-    pub(super) state: SourceState,
+struct Standing {
+    state: SourceState,
     cap: usize,
     /// Below the cap: halved by a failure of a source that struggles, doubled by a success, one while
     /// the source fails.

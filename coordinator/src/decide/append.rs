@@ -27,6 +27,8 @@ pub struct Append {
     pub settled: BTreeMap<String, LedgerEntry>,
     /// Managed rows: as they stand afterwards, or `None` when removed.
     pub rows: BTreeMap<RowKey, Option<StoredRow>>,
+    /// Those of them that were not there before.
+    pub rows_added: BTreeSet<RowKey>,
     /// The log's new entries, in order.
     pub deltas: Vec<DeltaRow>,
     /// What it tells of rows in Data Sources.

@@ -14,7 +14,6 @@ use super::control::{disabled, not_found};
 use super::settle::{Ending, SIGNATURE_TOLERANCE};
 use super::start::close_lost;
 use super::state::{InboxEntry, Source, State, Touched};
-use super::versions;
 use crate::domain::{CommitState, SourceState, Trigger};
 use crate::refusal::{Class, Refusal};
 
@@ -297,7 +296,6 @@ impl Hand<'_> {
             self.source.inbox_sequence += 1;
             entry.sequence = self.source.inbox_sequence;
             entry.first_failed_at = None;
-            versions::accepted(self.state, self.append, rows_of(entry), entry.sequence);
             self.reentered.push(entry.client_tx_id.clone());
         }
         if let Some(ledger) = self.state.ledger.get_mut(&entry.client_tx_id) {

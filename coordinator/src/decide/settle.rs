@@ -271,7 +271,7 @@ impl Ending<'_> {
         entry.settled_at = Some(now);
         entry.attempts = self.entry.attempts;
         let rows = self.rows.iter().cloned();
-        versions::settled(self.state, self.append, rows, self.entry.sequence);
+        versions::settled(self.state, self.append, rows);
         if self.entry.dead {
             entry.dead = false;
             self.source.dead -= 1;

@@ -209,7 +209,9 @@ use crate::domain::Receipt;
 #[test]
 fn a_merged_row_that_breaks_the_schema_is_refused_with_its_field() {
     let mut state = state();
-    let mut bad = operation(OperationKind::Create, "notes", "1", 1);
+    let create = managed("0", vec![operation(OperationKind::Create, "notes", "1", 1)]);
+    run(&mut state, create);
+    let mut bad = operation(OperationKind::Update, "notes", "1", 1);
     bad.input.insert("n".to_owned(), Value::from("one"));
     let (Reply::Refused(refusal), _) = run(&mut state, managed("a", vec![bad])) else {
         panic!("a refusal")
@@ -682,7 +684,7 @@ proptest! {
 fn version(sync_id: i64) -> RowVersion {
     RowVersion {
         sync_id,
-        pending_sequence: None,
+        unsettled: 0,
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod versions;
 
+use serde_json::Value;
 use sqlx::postgres::{PgArguments, PgExecutor};
 use sqlx::{Arguments, AssertSqlSafe, Encode, Postgres, Row, Type};
 use time::OffsetDateTime;
@@ -9,7 +10,7 @@ use time::OffsetDateTime;
 use super::Error;
 use crate::decide::{
     Action, Append, AttemptClose, AttemptOpen, DeltaRow, Guard, InboxEntry, LedgerEntry, Source,
-    State,
+    State, StoredRow,
 };
 use crate::domain::{OrganizationId, RequestError, Trigger};
 
@@ -22,8 +23,13 @@ pub(super) async fn append(
     append: &Append,
 ) -> Result<bool, Error> {
     let mut statement = Statement::new(organization, state, append)?;
-    ledger(&mut statement, append)?;
-    managed(&mut statement, append)?;
+    let rows = append
+        .deltas
+        .iter()
+        .map(|one| one.delta.change.row.as_ref());
+    let texts: Vec<_> = rows.map(|row| row.map(text)).collect();
+    ledger(&mut statement, append, &texts)?;
+    managed(&mut statement, append, &texts)?;
     inbox(&mut statement, append)?;
     attempts(&mut statement, append)?;
     sources(&mut statement, append, state.now)?;
@@ -130,7 +136,16 @@ fn text_array(values: &[String]) -> String {
     array
 }
 
-fn ledger(statement: &mut Statement, append: &Append) -> Result<(), Error> {
+/// A row as it is written.
+fn text(row: &Value) -> String {
+    serde_json::to_string(row).expect("a JSON value has a text")
+}
+
+fn ledger(
+    statement: &mut Statement,
+    append: &Append,
+    texts: &[Option<String>],
+) -> Result<(), Error> {
     if !append.commits.is_empty() {
         let new: Vec<&LedgerEntry> = append.commits.iter().collect();
         let part = statement.part("commits_new", include_str!("sql/append/commits.sql"));
@@ -166,10 +181,14 @@ fn ledger(statement: &mut Statement, append: &Append) -> Result<(), Error> {
         part.column(&changed, |one| one.reentered_at)?;
         part.column(&changed, |one| one.sequence)?;
     }
-    deltas(statement, append)
+    deltas(statement, append, texts)
 }
 
-fn deltas(statement: &mut Statement, append: &Append) -> Result<(), Error> {
+fn deltas(
+    statement: &mut Statement,
+    append: &Append,
+    texts: &[Option<String>],
+) -> Result<(), Error> {
     if append.deltas.is_empty() {
         return Ok(());
     }
@@ -186,9 +205,8 @@ fn deltas(statement: &mut Statement, append: &Append) -> Result<(), Error> {
     part.column(&new, |one| one.delta.change.kind.as_str())?;
     part.column(&new, |one| one.delta.change.model.as_str())?;
     part.column(&new, |one| one.delta.change.id.as_str())?;
-    part.column(&new, |one| {
-        one.delta.change.row.as_ref().map(ToString::to_string)
-    })?;
+    let texts: Vec<&Option<String>> = texts.iter().collect();
+    part.column(&texts, |text| text.as_deref())?;
     part.column(&new, |one| one.delta.change.transaction_id.as_deref())?;
     part.column(&new, |one| {
         one.participant.as_ref().map(|who| who.id.as_str())
@@ -201,20 +219,38 @@ fn deltas(statement: &mut Statement, append: &Append) -> Result<(), Error> {
     part.column(&new, |one| text_array(&one.membership.left))
 }
 
-fn managed(statement: &mut Statement, append: &Append) -> Result<(), Error> {
-    let put: Vec<_> = append
-        .rows
-        .iter()
-        .filter_map(|(key, row)| row.as_ref().map(|row| (key, row)))
-        .collect();
-    if !put.is_empty() {
+fn managed(
+    statement: &mut Statement,
+    append: &Append,
+    texts: &[Option<String>],
+) -> Result<(), Error> {
+    let first = append.deltas.first().map_or(0, |one| one.delta.sync_id);
+    // A row's last change left it as it stands.
+    let text = |stored: &StoredRow| {
+        let place = usize::try_from(stored.sync_id - first).ok();
+        let text = place.and_then(|place| texts.get(place)?.as_deref());
+        text.expect("a row that is put was changed in this batch")
+    };
+    let put = append.rows.iter();
+    let put = put.filter_map(|(key, row)| row.as_ref().map(|row| (key, row)));
+    let (added, changed): (Vec<_>, Vec<_>) =
+        put.partition(|(key, _)| append.rows_added.contains(*key));
+    for (name, sql, put) in [
+        (
+            "rows_added",
+            include_str!("sql/append/rows_added.sql"),
+            added,
+        ),
+        ("rows_put", include_str!("sql/append/rows_put.sql"), changed),
+    ] {
+        if put.is_empty() {
+            continue;
+        }
         let put: Vec<&_> = put.iter().collect();
-        let part = statement.part("rows_put", include_str!("sql/append/rows_put.sql"));
+        let part = statement.part(name, sql);
         part.column(&put, |(key, _)| key.model.as_str())?;
         part.column(&put, |(key, _)| key.id.as_str())?;
-        part.column(&put, |(_, stored)| {
-            serde_json::to_string(&stored.row.row).expect("a JSON object has a text")
-        })?;
+        part.column(&put, |(_, stored)| text(stored))?;
         part.column(&put, |(_, stored)| stored.sync_id)?;
         part.column(&put, |(_, stored)| stored.row.archived)?;
     }

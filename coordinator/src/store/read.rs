@@ -1,6 +1,7 @@
 //! Reads what a batch of commands touches, in one snapshot.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 use std::time::Duration;
 
 use backends::data_source::schedule::RetrySchedule;
@@ -8,8 +9,8 @@ use backends::json;
 use backends::managed::ManagedRow;
 use backends::operation::RowKey;
 use serde_json::{Map, Value};
-use sqlx::Row;
 use sqlx::postgres::{PgConnection, PgRow};
+use sqlx::{AssertSqlSafe, Row};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -45,7 +46,7 @@ pub(super) async fn read(
         .iter()
         .map(|(source, id)| (source.as_str(), id.as_str()))
         .unzip();
-    let rows = sqlx::query(include_str!("sql/read.sql"))
+    let rows = sqlx::query(AssertSqlSafe(statement(touched)))
         .bind(organization.as_str())
         .bind(&touched.commits)
         .bind(row_models)
@@ -96,6 +97,29 @@ async fn removed(
         .into_iter()
         .map(|(model, id, at)| (RowKey { model, id }, at));
     Ok(removed.collect())
+}
+
+/// The statement without the sections that would look for nothing: starting and ending each costs more
+/// than a look-up does.
+fn statement(touched: &Touched) -> String {
+    const BETWEEN: &str = "\n\nUNION ALL\n";
+    let wanted = [
+        true,
+        !touched.commits.is_empty(),
+        !touched.rows.is_empty(),
+        !touched.versions.is_empty(),
+        !touched.sources.is_empty(),
+        !touched.entries.is_empty(),
+        !touched.models.is_empty(),
+        !touched.events.is_empty(),
+        !touched.feeds.is_empty(),
+        !touched.groups.is_empty(),
+    ];
+    let sections = include_str!("sql/read.sql").split(BETWEEN).zip(wanted);
+    let sections: Vec<_> = sections
+        .filter_map(|(text, wanted)| wanted.then_some(text))
+        .collect();
+    sections.join(BETWEEN)
 }
 
 fn columns(keys: &[RowKey]) -> (Vec<&str>, Vec<&str>) {
@@ -165,7 +189,7 @@ fn add(state: &mut State, row: &PgRow) -> Result<(), Error> {
             };
             let version = RowVersion {
                 sync_id: row.try_get("n1")?,
-                pending_sequence: row.try_get("n2")?,
+                unsettled: row.try_get("n2")?,
             };
             state.versions.insert(key, version);
         }
@@ -269,10 +293,10 @@ fn stored_row(row: &PgRow, key: &RowKey) -> Result<StoredRow, Error> {
         row: format!("{}/{}", key.model, key.id),
     })?;
     Ok(StoredRow {
-        row: ManagedRow {
+        row: Arc::new(ManagedRow {
             row: fields,
             archived: row.try_get("f1")?,
-        },
+        }),
         sync_id: row.try_get("n1")?,
     })
 }

@@ -1,7 +1,9 @@
 //! A commit on managed rows: applied at once, under the positions that follow the head's.
 
+use std::sync::Arc;
+
 use backends::managed::{self, Effect, ManagedRow};
-use backends::operation::{Change, Operation, RowKey};
+use backends::operation::{Change, Operation, OperationKind, RowKey};
 use serde_json::Value;
 
 use super::{entry, record, stale};
@@ -36,14 +38,16 @@ pub(super) fn apply(
             stale,
         };
         let groups = |row: &ManagedRow| of_row(&accept.schema, &key.model, &row.row);
-        let before = state.rows.get(&key).map(|stored| groups(&stored.row));
+        let stood = state.rows.get(&key);
+        let added = stood.is_none() && !append.rows.contains_key(&key);
+        let before = stood.map(|stored| groups(&stored.row));
         let membership = Membership::of(
             delta.change.kind,
             before.unwrap_or_default(),
             row.as_ref().map(groups).unwrap_or_default(),
         );
         let stored = row.map(|row| StoredRow {
-            row,
+            row: Arc::new(row),
             sync_id: delta.sync_id,
         });
         if let Some(stored) = &stored {
@@ -53,6 +57,9 @@ pub(super) fn apply(
             state.removed.insert(key.clone(), delta.sync_id);
         }
         state.models_in_use.insert(key.model.clone());
+        if added {
+            append.rows_added.insert(key.clone());
+        }
         append.rows.insert(key, stored);
         append.deltas.push(DeltaRow {
             delta: delta.clone(),
@@ -91,25 +98,28 @@ fn effects(state: &State, accept: &Accept) -> Result<Vec<Applied>, Refusal> {
         let changed = changed.or_else(|| state.removed.get(&key).copied());
         let version = changed.map(|sync_id| RowVersion {
             sync_id,
-            pending_sequence: None,
+            unsettled: 0,
         });
         let stale = stale(index, operation, version)?;
-        let effect = managed::apply(stored.map(|row| &row.row), operation)
+        let effect = managed::apply(stored.map(|row| &*row.row), operation)
             .map_err(|refusal| refused(index, operation, refusal))?;
         let row = match effect {
             Effect::Unchanged => continue,
-            Effect::Put(row) => {
-                check(accept, index, operation, &row)?;
-                Some(row)
-            }
+            Effect::Put(row) => Some(row),
             Effect::Remove => None,
         };
+        let fields = row.as_ref().map(|row| Value::Object(row.row.clone()));
+        if let Some(fields) = &fields
+            && operation.kind != OperationKind::Create
+        {
+            check(accept, index, operation, fields)?;
+        }
         let change = Change {
             operation: Some(index),
             kind: operation.kind,
             model: key.model.clone(),
             id: key.id.clone(),
-            row: row.as_ref().map(|row| Value::Object(row.row.clone())),
+            row: fields,
             transaction_id: operation.transaction_id.clone(),
         };
         applied.push(Applied {
@@ -122,19 +132,15 @@ fn effects(state: &State, accept: &Accept) -> Result<Vec<Applied>, Refusal> {
     Ok(applied)
 }
 
-/// The merged row must satisfy the model as a whole: only here is it known.
-fn check(
-    accept: &Accept,
-    index: usize,
-    operation: &Operation,
-    row: &ManagedRow,
-) -> Result<(), Refusal> {
+/// The merged row must satisfy the model as a whole: only here is it known. That of a CREATE is
+/// what was admitted.
+fn check(accept: &Accept, index: usize, operation: &Operation, row: &Value) -> Result<(), Refusal> {
     let model = accept
         .schema
         .model(&operation.model)
         .expect("the commit was admitted under this very schema");
     model
-        .check_row(&row.row)
+        .check_value(row)
         .map_err(|fault| fault.refusal(index, &operation.model))
 }
 

@@ -1,4 +1,5 @@
--- Managed rows as they stand after the batch.
+-- Managed rows that were there, as they stand after the batch. One may have been removed and made
+-- anew in it.
 INSERT INTO managed_rows (org_id, model, row_id, row, sync_id, archived_at)
 SELECT head.org_id, put.model, put.row_id, put.row::jsonb, put.sync_id, CASE WHEN put.archived THEN $3 END
 FROM head
