@@ -30,7 +30,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use backends::data_source::client::EndpointClient;
-use backends::data_source::clock::{Clock, SystemClock};
+use backends::data_source::clock::Clock;
 use futures_util::{FutureExt, StreamExt};
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::{Instant, MissedTickBehavior, timeout};
@@ -39,7 +39,7 @@ use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use self::clocks::Clocks;
-use crate::broken::crash_point;
+use crate::broken::{WallClock, crash_point};
 use crate::decide::{Command, Control, Reply, Source};
 use crate::domain::OrganizationId;
 use crate::feed::FeedReader;
@@ -181,7 +181,7 @@ impl Shared {
         let mut clocks = Clocks::new(self.tools.metrics.clone());
         loop {
             ticks.tick().await;
-            let asked = SystemClock.now();
+            let asked = WallClock.now();
             let store = &self.tools.store;
             let renewal = store.renew_node(self.node, self.lease.length);
             let silent = |_| Err(Error::Unavailable(sqlx::Error::PoolTimedOut));
@@ -192,7 +192,7 @@ impl Shared {
                     crash_point!("lease.renewed");
                     self.lapsed.send_if_modified(std::mem::take);
                     self.leased.notify_one();
-                    clocks.compare(told, (asked, SystemClock.now()));
+                    clocks.compare(told, (asked, WallClock.now()));
                 }
                 Err(error) if renewed.elapsed() > self.lease.length => {
                     tracing::warn!(%error, "the node's lease is over: its couriers stop");

@@ -280,6 +280,11 @@ impl Shared {
         }
         let begun = Instant::now();
         crash_point!("append", named(commands));
+        if locked && broken::is(Control::RequestFuture) {
+            // Its transaction ends as one does that nobody commits.
+            drop(round);
+            round = self.store.round().await?;
+        }
         let accepts = matches!(commands, [Command::Accept(_), ..]);
         if accepts && broken::is(Control::AcknowledgeEarly) {
             return Ok(Some(self.append_later(
@@ -304,7 +309,7 @@ impl Shared {
         Ok(Some(replies))
     }
 
-    /// Decides one command under the head's lock, on the caller's future.
+    /// Decides one command on the caller's future: reads in a transaction, appends without one.
     async fn decide_here(
         &self,
         organization: &OrganizationId,

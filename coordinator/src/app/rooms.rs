@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 use crate::api::Rooms;
 use crate::api::server::{Limits, Listeners, Server, Shutdown};
+use crate::broken::WallClock;
 use crate::config::Config;
 use crate::courier::shares::Shares;
 use crate::courier::{Couriers, Lease, Tools};
@@ -126,7 +127,9 @@ fn tools(
         ),
         schemas,
         keys: Arc::clone(keys),
-        endpoints: EndpointClient::new(egress.clone())
+        endpoints: EndpointClient::builder(egress.clone())
+            .clock(Arc::new(WallClock))
+            .build()
             .map_err(|error| Failure::internal(format!("no HTTP client: {error}")))?,
         store: store.clone(),
         wake,
