@@ -22,6 +22,8 @@ pub mod lanes;
 mod pace;
 mod run;
 pub mod shares;
+#[cfg(test)]
+mod simulation;
 mod window;
 
 use std::collections::HashMap;

@@ -20,6 +20,8 @@ mod load;
 mod pace;
 mod poll;
 mod record;
+#[cfg(test)]
+mod simulation;
 mod take;
 pub mod trail;
 
@@ -278,6 +280,7 @@ impl FeedReader {
             // What is read from here on may be older than what we know of.
             self.ended_at = None;
             self.last_sweep_at = None;
+            self.history.forget_all();
         }
         if moved || reset || !self.named {
             self.sweep = None;

@@ -255,6 +255,9 @@ impl FeedReader {
             }
         }
         let ids: Vec<String> = events.iter().filter_map(|event| event.id.clone()).collect();
+        let loaded = events.iter().filter(|event| event.loaded);
+        let loaded = loaded.filter_map(|event| event.change.as_ref().ok().map(row_of));
+        let loaded: HashSet<RowKey> = loaded.collect();
         let take = TakeEvents {
             source: self.source.clone(),
             epoch: self.epoch,
@@ -274,7 +277,7 @@ impl FeedReader {
             .await?
         {
             Reply::Taken(taken) => {
-                self.took(&taken, ids, terms);
+                self.took(&taken, ids, (terms, &loaded));
                 Ok(Ok(*taken))
             }
             Reply::SchemaMoved(version) => Ok(Err(Anew::Schema(version))),
@@ -283,9 +286,23 @@ impl FeedReader {
         }
     }
 
-    fn took(&mut self, taken: &Taken, ids: Vec<String>, terms: &Terms) {
+    fn took(
+        &mut self,
+        taken: &Taken,
+        ids: Vec<String>,
+        (terms, loaded): (&Terms, &HashSet<RowKey>),
+    ) {
         self.observe(taken.now, taken.last_sync_id);
-        self.feed = Some(taken.feed.clone());
+        let stood = self.feed.as_ref().map(|feed| feed.trail.clone());
+        if terms
+            .step
+            .leads(&stood.unwrap_or_default(), &taken.feed.trail)
+        {
+            self.feed = Some(taken.feed.clone());
+        } else {
+            // It was reset meanwhile: that is seen first, and all that follows from it.
+            self.stale = true;
+        }
         if taken.written {
             self.noted.wrote(None);
         }
@@ -302,8 +319,8 @@ impl FeedReader {
         for (row, sync_id) in &taken.changed {
             self.flight
                 .moved(lane(&self.organization, &row.model, &row.id));
-            // What was read again may be of later events than those that polls bring next.
-            if terms.again {
+            // What was read again, or loaded, may be of later events than those that polls bring next.
+            if terms.again || loaded.contains(row) {
                 self.history.forget(row);
             } else {
                 self.history.changed(row.clone(), *sync_id);

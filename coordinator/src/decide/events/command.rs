@@ -8,6 +8,7 @@ use time::OffsetDateTime;
 
 use crate::decide::state::Feed;
 use crate::domain::FeedState;
+use crate::feed::trail::Trail;
 
 /// Changes made outside, to be taken in.
 #[derive(Clone, Debug)]
@@ -68,6 +69,22 @@ pub enum Step {
     Stop(FeedState),
     /// Nothing; these rows were read again, by their positions.
     Reread(Vec<i64>),
+}
+
+impl Step {
+    /// Whether this step leads from the one trail to the other: nobody reset the feed in between.
+    pub fn leads(&self, before: &Trail, after: &Trail) -> bool {
+        let (newest, durable) = match self {
+            Self::Newest { to, .. } => (to.as_deref(), None),
+            Self::Durable { to, .. } => (None, Some(to.as_str())),
+            Self::Stay | Self::Stop(_) => (None, None),
+        };
+        let moved = |from: Option<&str>, to: Option<&str>, step: Option<&str>| {
+            to == from || step.is_some() && to == step
+        };
+        moved(before.newest(), after.newest(), newest)
+            && moved(before.durable(), after.durable(), durable)
+    }
 }
 
 /// An event, checked against the schema.
