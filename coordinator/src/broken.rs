@@ -1,13 +1,17 @@
 //! Ways to break the coordinator on purpose, for tests that must notice.
 //!
 //! A *control* breaks one promise, to show that the judge of a run sees it. A *point* is a named
-//! place where the process dies or freezes. Both are chosen by the environment, and neither exists
-//! unless the feature `broken` is on: [`is`] is then constantly false and [`crash_point!`] nothing.
+//! place where the process dies or freezes; and the wall clock can be off. All are chosen by the
+//! environment, and none exists unless the feature `broken` is on: without it [`is`] is constantly
+//! false, [`crash_point!`] nothing, and [`WallClock`] the machine's own.
+
+#[cfg(not(feature = "broken"))]
+pub(crate) use backends::data_source::clock::SystemClock as WallClock;
 
 #[cfg(feature = "broken")]
-pub use switches::{CONTROL, CONTROLS, CRASHPOINT};
+pub use switches::{CLOCK_OFFSET, CONTROL, CONTROLS, CRASHPOINT};
 #[cfg(feature = "broken")]
-pub(crate) use switches::{is, point};
+pub(crate) use switches::{WallClock, is, point};
 
 /// A promise to break, and how.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -24,7 +28,8 @@ pub(crate) enum Control {
     NoEpoch,
     /// Commits do not wait for others of their rows.
     NoLanes,
-    /// Appends run on the futures of calls, which are dropped, over connections that nobody heals.
+    /// Commits are read in transactions and appended on the futures of calls, which are dropped, over
+    /// connections that nobody heals.
     RequestFuture,
     /// A refusal is final although an earlier copy of the request may still be executed.
     RefuseEarly,
@@ -55,7 +60,9 @@ mod switches {
     use std::env::VarError;
     use std::sync::OnceLock;
     use std::sync::atomic::{AtomicU32, Ordering};
+    use std::time::{Duration, SystemTime};
 
+    use backends::data_source::clock::{Clock, SystemClock};
     use nix::sys::signal::{Signal, raise};
 
     use super::Control;
@@ -65,6 +72,9 @@ mod switches {
 
     /// The variable that names a point: `name[:nth][:freeze]`.
     pub const CRASHPOINT: &str = "CRASHPOINT";
+
+    /// The variable that says by how many seconds the wall clock is ahead; behind if negative.
+    pub const CLOCK_OFFSET: &str = "COORDINATOR_CLOCK_OFFSET";
 
     /// The controls, by name.
     pub const CONTROLS: [&str; 10] = [
@@ -85,6 +95,21 @@ mod switches {
         static CHOSEN: OnceLock<Option<String>> = OnceLock::new();
         let chosen = CHOSEN.get_or_init(|| variable(CONTROL));
         chosen.as_deref() == Some(CONTROLS[control as usize])
+    }
+
+    /// The wall clock, as far off as the environment says.
+    #[derive(Clone, Copy, Debug)]
+    pub(crate) struct WallClock;
+
+    impl Clock for WallClock {
+        fn now(&self) -> SystemTime {
+            static OFFSET: OnceLock<i64> = OnceLock::new();
+            let read = || variable(CLOCK_OFFSET).and_then(|it| it.parse().ok());
+            let offset = *OFFSET.get_or_init(|| read().unwrap_or_default());
+            let by = Duration::from_secs(offset.unsigned_abs());
+            let now = SystemClock.now();
+            if offset < 0 { now - by } else { now + by }
+        }
     }
 
     struct Armed {

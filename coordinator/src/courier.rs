@@ -25,6 +25,8 @@ pub mod lanes;
 mod pace;
 mod run;
 pub mod shares;
+#[cfg(test)]
+mod simulation;
 mod slots;
 mod window;
 
@@ -34,16 +36,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use backends::data_source::client::EndpointClient;
-use backends::data_source::clock::{Clock, SystemClock};
+use backends::data_source::clock::Clock;
 use futures_util::{FutureExt, StreamExt};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::{Instant, MissedTickBehavior, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use self::clocks::Clocks;
-use crate::broken::crash_point;
+use crate::broken::{WallClock, crash_point};
 use crate::decide::{Command, Control, Reply, Source};
 use crate::domain::OrganizationId;
 use crate::feed::FeedReader;
@@ -88,6 +90,8 @@ pub struct Tools {
     pub attempts: Shares,
     /// The same for connections that look into inboxes.
     pub looks: Shares,
+    /// Answers of feeds that are longer than others may be, read at a time.
+    pub large_answers: Arc<Semaphore>,
     /// Counts.
     pub metrics: Metrics,
     /// Every task is on it.
@@ -184,7 +188,7 @@ impl Shared {
         let mut clocks = Clocks::new(self.tools.metrics.clone());
         loop {
             ticks.tick().await;
-            let asked = SystemClock.now();
+            let asked = WallClock.now();
             let store = &self.tools.store;
             let renewal = store.renew_node(self.node, self.lease.length);
             let silent = |_| Err(Error::Unavailable(sqlx::Error::PoolTimedOut));
@@ -195,7 +199,7 @@ impl Shared {
                     crash_point!("lease.renewed");
                     self.lapsed.send_if_modified(std::mem::take);
                     self.leased.notify_one();
-                    clocks.compare(told, (asked, SystemClock.now()));
+                    clocks.compare(told, (asked, WallClock.now()));
                 }
                 Err(error) if renewed.elapsed() > self.lease.length => {
                     tracing::warn!(%error, "the node's lease is over: its couriers stop");
@@ -230,7 +234,7 @@ impl Shared {
         for owned in self.tools.store.owned(self.node).await? {
             self.tell(owned);
         }
-        for (organization, source) in self.tools.store.pushed_sources(self.node).await? {
+        for (organization, source) in self.tools.store.waiting_feeds(self.node).await? {
             self.tools.wake.ring_feed(&organization, &source);
         }
         let orphans = self.tools.store.orphans(self.node, CLAIM).await?;

@@ -73,7 +73,20 @@ struct Queue {
 #[derive(Debug)]
 struct Submitted {
     command: Command,
+    /// See [`Command::weight`].
+    weight: usize,
     reply: oneshot::Sender<Result<Reply, Error>>,
+}
+
+impl Submitted {
+    fn new(command: Command, reply: oneshot::Sender<Result<Reply, Error>>) -> Self {
+        let weight = command.weight();
+        Self {
+            command,
+            weight,
+            reply,
+        }
+    }
 }
 
 impl Flushers {
@@ -121,7 +134,7 @@ impl Flushers {
         if broken::is(Control::RequestFuture) && matches!(command, Command::Accept(_)) {
             return Box::pin(self.shared.decide_here(organization, command)).await;
         }
-        self.enqueue(organization, Submitted { command, reply })?;
+        self.enqueue(organization, Submitted::new(command, reply))?;
         let span = tracing::debug_span!("append", command = name);
         let answer = answer.instrument(span).await;
         answer.unwrap_or(Err(Error::Unavailable(sqlx::Error::WorkerCrashed)))
@@ -179,7 +192,7 @@ impl Shared {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Decides one command under the head's lock, on the caller's future.
+    /// Decides one command on the caller's future: reads in a transaction, appends without one.
     async fn decide_here(
         &self,
         organization: &OrganizationId,
@@ -238,7 +251,7 @@ impl Shared {
 fn first(queue: &mut Vec<Submitted>, among: usize) -> Vec<Submitted> {
     let mut weight = 0;
     let fit = queue.iter().take(BATCH.min(among)).take_while(|one| {
-        weight += one.command.weight();
+        weight += one.weight;
         weight <= BATCH_WEIGHT
     });
     let count = fit.count().max(1);

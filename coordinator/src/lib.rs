@@ -16,6 +16,8 @@ pub mod duration;
 pub mod failure;
 pub mod feed;
 pub mod flush;
+#[cfg(test)]
+mod in_memory;
 pub mod keys;
 pub mod lifecycle;
 pub mod log;
@@ -33,7 +35,7 @@ pub mod wake;
 
 pub use cli::main;
 
-/// A commit is some hundreds of small objects that one thread makes and another drops, which takes the
-/// system's allocator a fifth of a busy node's time.
+/// A commit is many small pieces that one thread makes and another drops.
+#[cfg(not(feature = "no-allocator"))]
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use backends::data_source::client::EndpointClient;
-use backends::data_source::clock::{Clock, Skew, SystemClock};
+use backends::data_source::clock::{Clock, Skew};
 use backends::data_source::endpoint::EndpointUrl;
 use backends::data_source::sign::SigningKey;
 use futures_util::{StreamExt, stream};
@@ -24,6 +24,7 @@ use uuid::Uuid;
 use self::judgement::{Alone, Answers};
 use self::question::Questions;
 use crate::admit::Backing;
+use crate::broken::WallClock;
 use crate::domain::{Caller, RequestKind};
 use crate::keys::{KeyRing, overloaded, unknown_key};
 use crate::refusal::{Class, Refusal};
@@ -215,7 +216,7 @@ impl Verifier {
             https: url.as_str().starts_with("https://"),
             model_known: questions.model_known(),
             row: questions.row().to_owned(),
-            now: SystemClock.now().into(),
+            now: WallClock.now().into(),
             events,
             load,
             list,

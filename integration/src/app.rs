@@ -255,34 +255,46 @@ impl TestApp {
     /// # Panics
     /// When the database refuses.
     pub async fn expire_log(&self, up_to: i64) {
-        let old = "CREATE TABLE deltas_20200101 PARTITION OF deltas
-                   FOR VALUES FROM ('2020-01-01 00:00Z') TO ('2020-01-02 00:00Z')";
-        let age = "UPDATE deltas SET created_at = '2020-01-01 12:00Z' WHERE sync_id <= $1";
-        let pool = self.pool();
-        // In one: a node that starts meanwhile drops the partition as well.
-        let mut aged = pool.begin().await.expect("a connection");
-        let made = sqlx::query(old).execute(&mut *aged).await;
-        made.expect("a partition");
-        let moved = sqlx::query(age).bind(up_to).execute(&mut *aged).await;
-        moved.expect("changes that are moved");
-        aged.commit().await.expect("old changes");
-        let retention = Retention {
-            delta_days: 30,
-            attempt_days: 30,
-            managed_commit_days: 30,
-            source_commit_days: None,
-            feed_event_days: 35,
-            quarantined_event_days: 35,
-            action_days: 400,
-        };
-        let dropped = partitions::drop_expired(&pool, retention).await;
-        dropped.expect("a partition that goes");
+        let expired = expire_log(&self.pool(), None, up_to).await;
+        expired.expect("a partition that goes");
     }
 
     /// The test leaves commits that are not settled, and has a reason for it.
     pub fn leaves_pending(&self, _because: &'static str) {
         self.leaves_pending.store(true, Ordering::Relaxed);
     }
+}
+
+/// The retention of a log passes, or of all logs: see [`TestApp::expire_log`].
+///
+/// # Errors
+/// When the database is away; then it may have passed all the same.
+pub async fn expire_log(
+    pool: &PgPool,
+    organization: Option<&str>,
+    up_to: i64,
+) -> anyhow::Result<()> {
+    let old = "CREATE TABLE IF NOT EXISTS deltas_20200101 PARTITION OF deltas
+               FOR VALUES FROM ('2020-01-01 00:00Z') TO ('2020-01-02 00:00Z')";
+    let age = "UPDATE deltas SET created_at = '2020-01-01 12:00Z'
+               WHERE sync_id <= $1 AND org_id = coalesce($2, org_id)";
+    // In one: a node that starts meanwhile drops the partition as well.
+    let mut aged = pool.begin().await?;
+    sqlx::query(old).execute(&mut *aged).await?;
+    let moved = sqlx::query(age).bind(up_to).bind(organization);
+    moved.execute(&mut *aged).await?;
+    aged.commit().await?;
+    let retention = Retention {
+        delta_days: 30,
+        attempt_days: 30,
+        managed_commit_days: 30,
+        source_commit_days: None,
+        feed_event_days: 35,
+        quarantined_event_days: 35,
+        action_days: 400,
+    };
+    partitions::drop_expired(pool, retention).await?;
+    Ok(())
 }
 
 impl Drop for TestApp {

@@ -27,12 +27,16 @@ pub struct History {
     pub strangers: Vec<String>,
     /// The commits that clients sent.
     pub writes: Vec<Write>,
+    /// How many of them their clients did not know the fate of, after a call.
+    pub unknown: u64,
     /// Requests that reached the endpoint, in order.
     pub arrivals: Vec<Arrival>,
     /// What took effect at the endpoint, in order.
     pub executions: Vec<Execution>,
-    /// The organization's log, in order.
+    /// The organization's log, in order, with what its retention has passed over.
     pub log: Vec<Position>,
+    /// Positions up to this one may have been passed over by the retention.
+    pub expired: i64,
     /// The attempts on record.
     pub attempts: Vec<Attempt>,
     /// Changes made outside, in the order in which their source tells of them.
@@ -106,6 +110,8 @@ pub struct Replay {
 pub struct Answer {
     /// Confirmed; rejected otherwise.
     pub confirmed: bool,
+    /// It came too late to say where the log has its changes.
+    pub expired: bool,
     /// Where the log has its changes.
     #[serde(serialize_with = "pairs")]
     pub changes: BTreeMap<Row, i64>,
@@ -170,6 +176,8 @@ pub struct Reader {
     pub models: BTreeSet<String>,
     /// What it saw, in order.
     pub changes: Vec<Position>,
+    /// How much it had seen, each time that it began at the oldest change.
+    pub beginnings: BTreeSet<usize>,
 }
 
 /// An attempt on record.
@@ -273,6 +281,9 @@ impl fmt::Display for Rule {
     }
 }
 
+/// How much of a witness a report shows, in characters.
+const SHOWN: usize = 1_000;
+
 /// A rule that was broken, and how that shows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
@@ -284,7 +295,7 @@ pub struct Fault {
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.rule, self.witness)
+        write!(f, "{}: {:.*}", self.rule, SHOWN, self.witness)
     }
 }
 
@@ -316,16 +327,16 @@ impl History {
         let mut faults = Vec::new();
         for write in &self.writes {
             let Write { token, answers, .. } = write;
-            match answers.as_slice() {
-                [] if write.refused.is_some() && write.acknowledged.is_none() => {}
-                [] => faults.push(Fault::new(
+            match write.answer() {
+                None if write.refused.is_some() && write.acknowledged.is_none() => {}
+                None => faults.push(Fault::new(
                     Rule::Unresolved,
                     format!("{token} has no answer"),
                 )),
-                [first, rest @ ..] => {
-                    let other = rest.iter().find(|it| *it != first);
+                Some(one) => {
+                    let other = answers.iter().find(|it| !it.agrees(one));
                     faults.extend(other.map(|it| {
-                        let witness = format!("{token} was answered {first:?}, then {it:?}");
+                        let witness = format!("{token} was answered {one:?}, and also {it:?}");
                         Fault::new(Rule::Unresolved, witness)
                     }));
                 }
@@ -359,15 +370,29 @@ impl Write {
     }
 
     fn confirmed(&self) -> bool {
-        self.answers.first().is_some_and(|it| it.confirmed)
+        self.answer().is_some_and(|it| it.confirmed)
+    }
+
+    /// The first answer that says most.
+    fn answer(&self) -> Option<&Answer> {
+        let whole = self.answers.iter().find(|it| !it.expired);
+        whole.or(self.answers.first())
     }
 
     /// It must take effect sooner or later, as far as its client knows.
     fn promised(&self) -> bool {
-        match self.answers.first() {
+        match self.answer() {
             Some(answer) => answer.confirmed,
             None => self.acknowledged.is_some(),
         }
+    }
+}
+
+impl Answer {
+    /// Whether both can be true.
+    fn agrees(&self, other: &Self) -> bool {
+        self.confirmed == other.confirmed
+            && (self.expired || other.expired || self.changes == other.changes)
     }
 }
 

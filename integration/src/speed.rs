@@ -4,6 +4,7 @@
 //! Every figure is a ratio. What makes the load, Postgres and the endpoints run on the same cores, and
 //! count against us; nothing is prepared in a way that a real client would not get.
 
+pub mod allocations;
 mod bare;
 mod broadcast;
 mod endpoint;

@@ -6,16 +6,19 @@ use std::sync::Arc;
 use backends::data_source::client::EndpointClient;
 use backends::data_source::egress::EgressPolicy;
 use secrecy::SecretString;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Identity, ServerTlsConfig};
 use uuid::Uuid;
 
 use crate::api::Rooms;
 use crate::api::server::{Limits, Listeners, Server, Shutdown};
+use crate::broken::WallClock;
 use crate::config::Config;
 use crate::courier::shares::Shares;
 use crate::courier::{Couriers, Lease, Tools};
 use crate::failure::Failure;
+use crate::feed::LARGE_ANSWERS;
 use crate::flush::Flushers;
 use crate::keys::{KeyFault, KeyRing, MasterKeys};
 use crate::lifecycle::Lifecycle;
@@ -124,12 +127,15 @@ fn tools(
         ),
         schemas,
         keys: Arc::clone(keys),
-        endpoints: EndpointClient::new(egress.clone())
+        endpoints: EndpointClient::builder(egress.clone())
+            .clock(Arc::new(WallClock))
+            .build()
             .map_err(|error| Failure::internal(format!("no HTTP client: {error}")))?,
         store: store.clone(),
         wake,
         attempts,
         looks,
+        large_answers: Arc::new(Semaphore::new(LARGE_ANSWERS)),
         metrics,
         tasks,
     })

@@ -145,7 +145,7 @@ impl Board {
 
     /// Gives lanes free that are not to be held any more.
     pub(super) fn release(&mut self, now: OffsetDateTime) {
-        for sequence in self.window.over(now) {
+        while let Some(sequence) = self.window.pop_over(now) {
             self.finish(sequence);
         }
     }

@@ -192,6 +192,7 @@ impl Desk {
             node: self.node,
             sequence,
             terms: board.window.terms(sequence),
+            weight: board.window.weight(sequence),
             revision: board.window.revision,
             departed: None,
             seat: None,

@@ -1,5 +1,6 @@
 //! Commits that have an end: when each is to be rejected, and having them rejected then. They need
-//! not be first in their lanes, nor does their source's back-off matter: nothing is sent.
+//! not be first in their lanes, nor does it matter whether their source backs off, is paused or
+//! disabled: nothing is sent.
 
 use std::collections::{BTreeSet, HashMap};
 use std::panic::AssertUnwindSafe;
@@ -12,12 +13,11 @@ use super::attempt::End;
 use super::board::Board;
 use super::desk::{Desk, PAUSE};
 use crate::decide::{InboxEntry, NotStartable};
-use crate::domain::SourceState;
 
 /// Rejections under way at most.
 const AT_ONCE: usize = 64;
 
-/// When commits are over, by sequence.
+/// Commits by the time when something of theirs is over.
 #[derive(Debug, Default)]
 pub(super) struct Expiry {
     order: BTreeSet<(OffsetDateTime, i64)>,
@@ -30,6 +30,11 @@ impl Expiry {
         self.forget(sequence);
         self.order.insert((at, sequence));
         self.ends.insert(sequence, at);
+    }
+
+    /// Whether a commit is here.
+    pub(super) fn contains(&self, sequence: i64) -> bool {
+        self.ends.contains_key(&sequence)
     }
 
     /// A commit has no end any more, or is finished.
@@ -56,7 +61,7 @@ impl Desk {
     /// Has commits rejected whose time is over.
     pub(super) fn expire_what_is_over(self: &Arc<Self>, board: &mut Board) {
         let now = board.now();
-        while board.expires() && board.expiring < AT_ONCE {
+        while board.expiring < AT_ONCE {
             let Some(sequence) = board.window.pop_expired(now) else {
                 return;
             };
@@ -76,15 +81,7 @@ impl Board {
     /// When to look for such commits again.
     pub(super) fn next_expiry(&self) -> Option<OffsetDateTime> {
         let next = self.window.next_expiry();
-        next.filter(|_| self.expires() && self.expiring < AT_ONCE)
-    }
-
-    /// A source that is paused or disabled keeps its commits as they are.
-    fn expires(&self) -> bool {
-        !matches!(
-            self.standing.state,
-            SourceState::Disabled | SourceState::Paused
-        )
+        next.filter(|_| self.expiring < AT_ONCE)
     }
 
     /// Moves on after such a commit was looked at; none when nobody could.

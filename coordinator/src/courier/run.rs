@@ -81,7 +81,6 @@ impl Courier {
                 (window.seen, limit)
             };
             let _look = desk.tools.looks.take(&desk.organization).await;
-            let asked = Instant::now();
             let read = desk
                 .tools
                 .store
@@ -105,7 +104,7 @@ impl Courier {
             }
             let full = i64::try_from(read.entries.len()).is_ok_and(|count| count == limit);
             let sequence = read.inbox_sequence;
-            desk.learn(&mut board, read, asked);
+            desk.learn(&mut board, read);
             if limit > 0 && full {
                 continue;
             }
@@ -126,8 +125,9 @@ impl Courier {
 
 impl Desk {
     /// Takes in how the source stands, and commits that follow what is known.
-    fn learn(&self, board: &mut Board, read: Read, asked: Instant) {
-        board.clock = (read.now, asked);
+    fn learn(&self, board: &mut Board, read: Read) {
+        // Behind the database's by as much as the answer took: what holds a lane never ends early.
+        board.clock = (read.now, Instant::now());
         board.standing.cap = read.max_in_flight;
         board.pace.limit(read.max_per_second);
         // An attempt that has ended since told more of how the source stands.

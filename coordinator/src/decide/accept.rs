@@ -96,7 +96,7 @@ fn stale(
     let (Some(read_at), Some(version)) = (operation.read_at, version) else {
         return Ok(false);
     };
-    let pending = version.pending_sequence.is_some();
+    let pending = version.unsettled > 0;
     if version.sync_id <= read_at && !pending {
         return Ok(false);
     }
@@ -129,7 +129,7 @@ pub(super) fn stale_context(
     if version.sync_id > 0 {
         refusal = refusal.with("sync_id", version.sync_id);
     }
-    if version.pending_sequence.is_some() {
+    if version.unsettled > 0 {
         refusal = refusal.with("pending", "true");
     }
     refusal

@@ -70,6 +70,10 @@ pub struct Append {
     pub quarantined: Vec<Quarantined>,
     /// Pushed events that were dealt with, by source and position.
     pub pushed_done: BTreeSet<(String, i64)>,
+    /// Rows to be read again, by source: the log may not end on what it holds of them.
+    pub rereads: BTreeSet<(String, RowKey)>,
+    /// Those that were, by source and position.
+    pub rereads_done: BTreeSet<(String, i64)>,
 }
 
 /// Something that an operator did, for the record.
@@ -194,6 +198,8 @@ impl Append {
             && self.feeds.is_empty()
             && self.events.is_empty()
             && self.pushed_done.is_empty()
+            && self.rereads.is_empty()
+            && self.rereads_done.is_empty()
     }
 
     /// How many more commits are pending afterwards than before.
@@ -214,6 +220,17 @@ impl Append {
             receipt.deltas = own.map(|row| row.delta.clone()).collect();
         }
         receipt
+    }
+
+    /// Notes rows of a source that are to be read again.
+    pub(super) fn read_again<'a>(
+        &mut self,
+        source: &str,
+        rows: impl IntoIterator<Item = &'a RowKey>,
+    ) {
+        let rows = rows.into_iter().cloned();
+        self.rereads
+            .extend(rows.map(|row| (source.to_owned(), row)));
     }
 
     /// Notes how a source stands after a decision.

@@ -9,7 +9,6 @@ use super::settle::{Ending, SIGNATURE_TOLERANCE};
 use super::start::close_lost;
 use super::state::{InboxEntry, State, Touched};
 use super::{NotStartable, Reply};
-use crate::domain::SourceState;
 
 /// Asks to reject a commit whose time is over. It may stand behind others: it is not sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +21,8 @@ pub struct Expire {
     pub sequence: i64,
     /// That commit, by its caller's name.
     pub client_tx_id: String,
+    /// Bytes of its body, for the size of a batch.
+    pub weight: usize,
 }
 
 pub(super) fn touch(expire: &Expire, touched: &mut Touched) {
@@ -32,20 +33,17 @@ pub(super) fn touch(expire: &Expire, touched: &mut Touched) {
 /// As a start answers, though nothing is ever started.
 pub(super) fn expire(state: &mut State, append: &mut Append, expire: &Expire) -> Reply {
     let source = state.sources.get(&expire.source);
-    let Some(source) = source.filter(|one| one.epoch == expire.epoch) else {
+    if source.is_none_or(|source| source.epoch != expire.epoch) {
         return Reply::Fenced;
-    };
+    }
     let key = (expire.source.clone(), expire.sequence);
     let Some(entry) = state.inbox.get(&key) else {
         return Reply::NotStartable(NotStartable::Finished);
     };
     if entry.dead {
-        // Its rows are held until its last attempt cannot be applied any more.
+        // What becomes of it an operator decides. Its rows are held until its last attempt cannot be applied any more.
         let held = entry.may_apply_until.filter(|until| *until > state.now);
         return Reply::NotStartable(held.map_or(NotStartable::Finished, NotStartable::Until));
-    }
-    if matches!(source.state, SourceState::Disabled | SourceState::Paused) {
-        return Reply::NotStartable(NotStartable::Disabled);
     }
     match entry.ends_at() {
         Some(at) if at <= state.now => Reply::NotStartable(end(state, append, &key)),

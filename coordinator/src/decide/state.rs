@@ -138,8 +138,8 @@ pub struct StoredRow {
 pub struct RowVersion {
     /// Position of its last change; 0 while none is confirmed.
     pub sync_id: i64,
-    /// Newest unsettled commit on the row, by its place in the inbox.
-    pub pending_sequence: Option<i64>,
+    /// Commits on the row that are neither confirmed nor rejected, dead ones too.
+    pub unsettled: i64,
 }
 
 /// A commit in the ledger.

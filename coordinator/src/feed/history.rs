@@ -53,6 +53,16 @@ impl History {
         self.own.insert(row, sync_id);
     }
 
+    /// Nobody can tell whether the row's next event came after what changed it last.
+    pub(super) fn forget(&mut self, row: &RowKey) {
+        self.own.remove(row);
+    }
+
+    /// The same of every row.
+    pub(super) fn forget_all(&mut self) {
+        self.own.clear();
+    }
+
     /// Position of the row's last change by an event, if it is remembered.
     pub(super) fn own(&self, row: &RowKey) -> Option<i64> {
         self.own.get(row).copied()

@@ -1,6 +1,7 @@
-//! Rows as the source holds them: where nobody can tell which of two changes came last.
+//! Rows as the source holds them: where nobody can tell which of two changes came last, or what became
+//! of a commit.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use backends::data_source::classify::{ReadFault, ReadFaultKind, load_outcome};
 use backends::data_source::wire::{self, Row, load_body};
@@ -21,7 +22,11 @@ use crate::store::source_requests::LastRequests;
 /// Loads of rows in flight.
 const LOADS: usize = 8;
 
-/// Times in a row that rows cannot be loaded, after which events are taken at their word.
+/// Rows read again at a time.
+const REREADS: i64 = 100;
+
+/// Times in a row that rows cannot be loaded, after which events are taken at their word, and their
+/// rows read again later.
 const LOAD_TRIES: u32 = 3;
 
 impl FeedReader {
@@ -45,43 +50,36 @@ impl FeedReader {
         Ok(loaded)
     }
 
-    /// Gives the last event of each row what the source holds now; every one if they are read again,
-    /// lest a row goes back to what it was.
+    /// Gives every event of each row what the source holds now: the log may have a later one already,
+    /// and what an event says itself would undo that. The rows that could not be loaded, to be read
+    /// again later.
     pub(super) async fn load_rows(
         &mut self,
         events: &mut [ExternalEvent],
-        again: bool,
         schema: Option<&Schema>,
-    ) -> Result<(), Trouble> {
-        let mut last: HashMap<RowKey, usize> = HashMap::new();
+    ) -> Result<BTreeSet<RowKey>, Trouble> {
+        let mut unread = BTreeSet::new();
+        let mut rows: HashMap<RowKey, Vec<usize>> = HashMap::new();
         for (place, event) in events.iter().enumerate() {
             if let Ok(change) = &event.change {
-                last.insert(row_of(change), place);
+                rows.entry(row_of(change)).or_default().push(place);
             }
         }
         let reader = &*self;
-        let loads = last.into_iter().map(|(row, place)| async move {
+        let loads = rows.into_iter().map(|(row, places)| async move {
             let loaded = reader.load(&row).await;
-            loaded.map(|loaded| (row, place, loaded))
+            loaded.map(|loaded| (row, places, loaded))
         });
         let loads: Vec<_> = futures_util::stream::iter(loads)
             .buffer_unordered(LOADS)
             .collect()
             .await;
         for load in loads {
-            let (row, place, loaded) = load?;
+            let (row, places, loaded) = load?;
             match loaded {
                 Ok(found) => {
-                    let of_it = |event: &ExternalEvent| {
-                        event
-                            .change
-                            .as_ref()
-                            .is_ok_and(|change| row_of(change) == row)
-                    };
-                    for (at, event) in events.iter_mut().enumerate() {
-                        if at == place || ((again || event.bare) && of_it(event)) {
-                            self.supply(event, &row, found.clone(), schema);
-                        }
+                    for place in places {
+                        self.supply(&mut events[place], &row, found.clone(), schema);
                     }
                 }
                 Err(fault)
@@ -91,21 +89,24 @@ impl FeedReader {
                     return Err(Trouble::Endpoint(None));
                 }
                 Err(fault) => {
-                    let error = fault.message;
+                    let error = &fault.message;
                     tracing::warn!(source.id = self.source, error, "a row was not loaded");
-                    without_row(&mut events[place]);
+                    let told = places.iter().any(|place| events[*place].id.is_some());
+                    if told && fault.kind == ReadFaultKind::Unavailable {
+                        unread.insert(row);
+                    }
+                    for place in places {
+                        without_row(&mut events[place]);
+                    }
                 }
             }
         }
         self.unloaded = 0;
         for event in events {
-            if event.bare && !event.loaded {
-                without_row(event);
-            }
             event.loaded = true;
             self.tell_unread(event);
         }
-        Ok(())
+        Ok(unread)
     }
 
     /// Leaves out the rows that were read again and are what the log ends on: of them there is nothing
@@ -190,10 +191,13 @@ impl FeedReader {
         }
     }
 
-    /// Reads rows again that commits in doubt may have left older in the log than they are.
+    /// Reads rows again of which the log may not end on what the source holds.
     pub(super) async fn reread(&mut self) -> Result<(), Trouble> {
-        let rows = self.flight.rereads();
-        if rows.is_empty() {
+        let store = &self.tools.store;
+        let waiting = store.rereads(&self.organization, &self.source, REREADS);
+        let (positions, rows): (Vec<i64>, BTreeSet<RowKey>) = waiting.await?.into_iter().unzip();
+        if positions.is_empty() {
+            self.waits.rereads = false;
             return Ok(());
         }
         let schema = self.tools.schemas.latest(&self.organization).await?;
@@ -202,10 +206,10 @@ impl FeedReader {
             behind: false,
             again: false,
             floor: 0,
-            step: Step::Stay,
+            step: Step::Reread(positions),
             caught_up: false,
         };
-        let again = rows.clone().into_iter().map(|row| ExternalEvent {
+        let again = rows.into_iter().map(|row| ExternalEvent {
             id: None,
             lane: lane(&self.organization, &row.model, &row.id),
             change: Ok(Change {
@@ -226,9 +230,6 @@ impl FeedReader {
         let read = self
             .events(again.collect(), &terms, schema.as_deref())
             .await;
-        if !matches!(read, Ok(Ok(_))) {
-            self.flight.read_again(rows);
-        }
         if let Err(Anew::Schema(version)) = read? {
             let schemas = &self.tools.schemas;
             schemas.refresh(&self.organization, version).await?;
@@ -240,7 +241,6 @@ impl FeedReader {
 /// An event without the row that it needs cannot be taken in; one that has a row is taken at its word.
 fn without_row(event: &mut ExternalEvent) {
     if !event.bare {
-        event.loaded = true;
         return;
     }
     let row = event.change.as_ref().map(row_of);

@@ -78,7 +78,7 @@ impl Next<'_> {
         // What cannot be done ahead is done in its turn, and then it is told why.
         let decided = decided.await.ok().flatten();
         let batch = commands.into_iter().zip(replies);
-        let batch = batch.map(|(command, reply)| Submitted { command, reply });
+        let batch = batch.map(|(command, reply)| Submitted::new(command, reply));
         Some(Ahead {
             batch: batch.collect(),
             decided,

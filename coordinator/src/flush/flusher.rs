@@ -73,14 +73,14 @@ impl<'a> Flusher<'a> {
                 let mut first: Vec<_> = commands
                     .into_iter()
                     .zip(replies)
-                    .map(|(command, reply)| Submitted { command, reply })
+                    .map(|(command, reply)| Submitted::new(command, reply))
                     .collect();
                 let second = first.split_off(first.len() / 2);
                 Box::pin(self.flush(first, None)).await;
                 self.forget();
                 Box::pin(self.flush(second, None)).await;
             }
-            Err(error) if commands.len() == 1 || !about_one_command(&error) => {
+            Err(error) if commands.len() == 1 || !error.is_about_the_statement() => {
                 let organization = &self.organization;
                 tracing::warn!(%organization, %error, cause = ?error, "a batch was not appended");
                 let mut error = Some(error);
@@ -164,6 +164,11 @@ impl<'a> Flusher<'a> {
             .desks
             .board(organization, &mut state, (commands, begun));
         let (replies, append) = decide::decide(organization, &mut state, commands);
+        if locked && broken::is(Control::RequestFuture) {
+            // Its transaction ends as one does that nobody commits.
+            drop(round);
+            round = shared.store.round().await?;
+        }
         let decided = Decided {
             round,
             state,
@@ -265,14 +270,6 @@ async fn read(
 #[cfg(feature = "broken")]
 pub(super) fn named(commands: &[Command]) -> &'static str {
     commands.first().map_or("nothing", Command::name)
-}
-
-/// Whether an error may be one command's fault, so that its neighbours would do without it.
-fn about_one_command(error: &Error) -> bool {
-    matches!(
-        error,
-        Error::Refused(_) | Error::Exists(_) | Error::Corrupt { .. }
-    )
 }
 
 /// A caller that went away does not need its answer.

@@ -80,6 +80,38 @@ async fn an_empty_database_is_behind_until_it_is_migrated_once() {
 }
 
 #[tokio::test]
+async fn commits_that_waited_before_they_were_counted_are_counted() {
+    let database = Database::start().await;
+    let pool = database.pool().await;
+    let mut before = Migrator {
+        ..Migrator::DEFAULT
+    };
+    let older = MIGRATIONS.iter().filter(|one| one.version < 6).cloned();
+    before.migrations = older.collect::<Vec<_>>().into();
+    before.run(&pool).await.unwrap();
+    let waiting = "INSERT INTO inbox (org_id, source_id, sequence, client_tx_id, commit_id, body, \
+                                      lanes, due_at, accepted_at) \
+                   SELECT 'o', 's', n, n::text, gen_random_uuid(), convert_to( \
+                       '{\"operations\":[{\"model\":\"m\",\"id\":\"a\"},{\"model\":\"m\",\"id\":\"' \
+                           || CASE n WHEN 1 THEN 'a' ELSE 'b' END || '\"}]}', 'UTF8'), \
+                       '{}', now(), now() \
+                   FROM generate_series(1, 3) AS n";
+    sqlx::query(waiting).execute(&pool).await.unwrap();
+    let known =
+        "INSERT INTO row_versions (org_id, model, row_id, sync_id) VALUES ('o', 'm', 'a', 7)";
+    sqlx::query(known).execute(&pool).await.unwrap();
+    migrate(&database.options()).await.unwrap();
+    let counted: Vec<(String, i64, i64)> =
+        sqlx::query_as("SELECT row_id, sync_id, unsettled FROM row_versions ORDER BY row_id")
+            .fetch_all(&pool)
+            .await
+            .unwrap();
+    assert_eq!(counted, [("a".to_owned(), 7, 3), ("b".to_owned(), 0, 2)]);
+    pool.close().await;
+    database.cluster.stop().await.unwrap();
+}
+
+#[tokio::test]
 async fn partitions_are_made_ahead_by_several_nodes_and_dropped_when_expired() {
     let database = Database::start().await;
     migrate(&database.options()).await.unwrap();

@@ -190,7 +190,7 @@ fn add(state: &mut State, row: &PgRow) -> Result<(), Error> {
             };
             let version = RowVersion {
                 sync_id: row.try_get("n1")?,
-                pending_sequence: row.try_get("n2")?,
+                unsettled: row.try_get("n2")?,
             };
             state.versions.insert(key, version);
         }

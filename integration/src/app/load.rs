@@ -238,6 +238,7 @@ impl Answer {
         let changes = receipt.changes.iter();
         Some(Self {
             confirmed,
+            expired: receipt.changes_expired,
             changes: changes
                 .map(|it| (row(&it.model, &it.id), it.sync_id))
                 .collect(),

@@ -83,6 +83,12 @@ impl TestNode {
         self.environment.clear();
     }
 
+    /// Starts it with this in its environment from now on; without it when there is no value.
+    pub fn set_variable(&mut self, name: &'static str, value: Option<String>) {
+        self.environment.retain(|(other, _)| *other != name);
+        self.environment.extend(value.map(|value| (name, value)));
+    }
+
     /// Where it serves.
     pub fn address(&self) -> &str {
         &self.address

@@ -3,5 +3,7 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    #[cfg(feature = "allocations")]
+    integration::speed::allocations::report();
     integration::process::role().unwrap_or_else(integration::speed::main)
 }

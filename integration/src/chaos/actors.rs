@@ -206,8 +206,6 @@ async fn change(
             0 | 1 if !shared => {
                 let behind = format!("{event}-behind");
                 let other = format!("x{}", random.random_range(0..8));
-                // A row of its own: what comes late is taken in once, and nothing is said of when.
-                let id = format!("late-{count}");
                 let place = endpoint.leave_a_place_before(&behind, (model, &other, row(&behind)));
                 events.push(told(&behind, &other));
                 let pause = Duration::from_millis(random.random_range(300..2_000));

@@ -7,7 +7,7 @@ use backends::data_source::clock::{Clock, SystemClock};
 use tokio::time::Instant;
 
 use super::client::Seen;
-use super::world::{MANAGED, Organization, World};
+use super::world::{MANAGED, Organization, World, row_ids};
 use crate::endpoint::Kind;
 use crate::history::{
     Aftermath, Answer, Arrival, Attempt, Event, Execution, History, Position, Reader, Row,
@@ -59,6 +59,7 @@ pub(super) async fn histories(
         let history = &mut histories[one.organization];
         history.writes.extend(one.writes);
         history.texts.extend(one.texts);
+        history.unknown += one.unknown;
     }
     for (organization, events) in outside {
         histories[organization].events.extend(events);
@@ -82,11 +83,7 @@ async fn prepared(organization: &Organization) -> anyhow::Result<Vec<Write>> {
         let receipt = organization.doors[0].receipt(&token).await?;
         writes.push(Write {
             token,
-            rows: receipt
-                .changes
-                .iter()
-                .map(|it| row(&it.model, &it.id))
-                .collect(),
+            rows: row_ids().map(|id| row(model, &id)).collect(),
             delivered: model != MANAGED,
             acknowledged: Some(0),
             answers: Answer::of(&receipt).into_iter().collect(),
@@ -109,7 +106,8 @@ type AttemptRow = (
 /// Source, last success, last error, its class.
 type StandingRow = (String, Option<i64>, Option<i64>, Option<String>);
 
-async fn log(pool: &sqlx::PgPool, name: &str) -> anyhow::Result<Vec<Position>> {
+/// A log, as far as the database has it.
+pub(super) async fn log(pool: &sqlx::PgPool, name: &str) -> anyhow::Result<Vec<Position>> {
     let log: Vec<(i64, String, String, String, String, String)> =
         sqlx::query_as(LOG).bind(name).fetch_all(pool).await?;
     let log = log
@@ -122,6 +120,20 @@ async fn log(pool: &sqlx::PgPool, name: &str) -> anyhow::Result<Vec<Position>> {
             value,
         });
     Ok(log.collect())
+}
+
+/// A log, with what the retention has passed over.
+pub(super) async fn whole_log(
+    world: &World,
+    organization: &Organization,
+) -> anyhow::Result<Vec<Position>> {
+    let left = log(&world.pool, organization.name).await?;
+    let mut whole: BTreeMap<i64, Position> = BTreeMap::new();
+    let kept = organization.kept.lock().await.iter().cloned().collect();
+    for position in [left, kept].concat() {
+        whole.insert(position.sync_id, position);
+    }
+    Ok(whole.into_values().collect())
 }
 
 /// What the database has.
@@ -155,7 +167,13 @@ async fn recorded(world: &World, organization: &Organization) -> anyhow::Result<
         .into_iter()
         .map(|(id, value)| (row(MANAGED, &id), value));
     Ok(History {
-        log: log(pool, name).await?,
+        log: whole_log(world, organization).await?,
+        expired: organization
+            .kept
+            .lock()
+            .await
+            .last()
+            .map_or(0, |it| it.sync_id),
         attempts: attempts.collect(),
         standings: standings.collect(),
         ends: ends.collect(),
@@ -180,7 +198,11 @@ fn observed(organization: &Organization, history: &mut History) {
             history.arrivals.push(Arrival {
                 token: arrival.client_tx_id().to_owned(),
                 webhook_id: arrival.webhook_id().to_owned(),
-                signed: arrival.signature_error.is_none(),
+                // A node whose clock is off signs all the same.
+                signed: arrival
+                    .signature_error
+                    .as_ref()
+                    .is_none_or(|it| it.contains("timestamp")),
                 at: at(arrival.at),
                 replied: sink.endpoint.replied(&arrival),
                 body: arrival.bytes,
@@ -198,15 +220,20 @@ fn observed(organization: &Organization, history: &mut History) {
                     .collect(),
             });
         }
-        let rows = sink.endpoint.rows(sink.model).into_iter();
-        let rows: BTreeMap<_, _> = rows
-            .map(|(id, held)| {
-                let value = held["token"].as_str().unwrap_or_default().to_owned();
-                (row(sink.model, &id), value)
-            })
-            .collect();
-        history.ends.extend(rows);
     }
+    history.ends.extend(held(organization));
+}
+
+/// The rows of its endpoints.
+pub(super) fn held(organization: &Organization) -> BTreeMap<Row, String> {
+    let mut rows = BTreeMap::new();
+    for sink in &organization.sinks {
+        for (id, held) in sink.endpoint.rows(sink.model) {
+            let value = held["token"].as_str().unwrap_or_default().to_owned();
+            rows.insert(row(sink.model, &id), value);
+        }
+    }
+    rows
 }
 
 fn row(model: &str, id: &str) -> Row {

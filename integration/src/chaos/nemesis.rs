@@ -13,9 +13,11 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
 use super::actors;
+use super::gather;
 use super::proxy::{Mode, Proxy};
 use super::world::{LEASE, NODES, World};
 use crate::app::Tenant;
+use crate::history::Position;
 
 /// Faults at a time, at most.
 const AT_ONCE: usize = 3;
@@ -47,7 +49,7 @@ pub(super) async fn harm(world: &Arc<World>, length: Duration, seed: u64) {
 
 async fn one(world: Arc<World>, mut random: StdRng) {
     let dice = &mut random;
-    match dice.random_range(0..22) {
+    match dice.random_range(0..25) {
         0..4 => kill_node(&world, dice).await,
         4..8 => freeze_node(&world, dice).await,
         8 => replace_node(&world, dice).await,
@@ -58,6 +60,9 @@ async fn one(world: Arc<World>, mut random: StdRng) {
         15..19 => harm_endpoint(&world, dice).await,
         19 => rotate_keys(&world).await,
         20 => hold_snapshot(&world, dice).await,
+        #[cfg(feature = "broken")]
+        21 => skew_clock(&world, dice).await,
+        22..24 => expire_log(&world, dice).await,
         _ => close_endpoint(&world, dice).await,
     }
 }
@@ -264,6 +269,56 @@ async fn hold_snapshot(world: &World, random: &mut StdRng) {
     if transaction.execute(sqlx::raw_sql(snapshot)).await.is_ok() {
         world.fault("long snapshot");
         pause(random, 2_000..10_000).await;
+    }
+}
+
+/// A node's wall clock is off for a while: by minutes, which receivers of its requests bear with, or by
+/// more.
+#[cfg(feature = "broken")]
+async fn skew_clock(world: &World, random: &mut StdRng) {
+    let node = &world.nodes[random.random_range(0..NODES)];
+    let Ok(mut node) = node.try_lock() else {
+        return;
+    };
+    world.fault("clock off");
+    let seconds = [-600_i64, -120, 120, 600][random.random_range(0..4)];
+    let name = coordinator::broken::CLOCK_OFFSET;
+    node.stop().await;
+    node.set_variable(name, Some(seconds.to_string()));
+    serve_again(&mut node).await;
+    pause(random, 2_000..6_000).await;
+    node.set_variable(name, None);
+    node.stop().await;
+    serve_again(&mut node).await;
+}
+
+/// The retention of a log passes, now and then over all of it.
+async fn expire_log(world: &World, random: &mut StdRng) {
+    let organization = &world.organizations[0];
+    let mut kept = organization.kept.lock().await;
+    let Ok(log) = gather::log(&world.pool, organization.name).await else {
+        return;
+    };
+    let oldest = kept.last().map_or(0, |it| it.sync_id);
+    let Some(last) = log.last().map(|it| it.sync_id) else {
+        return;
+    };
+    let up_to = if random.random() {
+        last
+    } else {
+        random.random_range(oldest..=last)
+    };
+    // The changes of one commit are of one moment, and go together.
+    let of = |it: &&Position| it.sync_id == up_to && !it.token.is_empty();
+    let token = log.iter().find(of).map(|it| it.token.clone());
+    let together = log.iter().rfind(|it| Some(&it.token) == token.as_ref());
+    let up_to = together.map_or(up_to, |it| it.sync_id);
+    world.fault("log expired");
+    let passed = log.into_iter();
+    kept.extend(passed.filter(|it| oldest < it.sync_id && it.sync_id <= up_to));
+    let expired = crate::app::expire_log(&world.pool, Some(organization.name), up_to).await;
+    if let Err(error) = expired {
+        tracing::debug!(%error, "the log may not have expired");
     }
 }
 

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 
 use super::world::World;
-use crate::history::{Fault, History, Rule};
+use crate::history::{self, Fault, History, Rule};
 
 const SECOND: u64 = 1_000_000_000;
 const WIDTH: f64 = 960.0;
@@ -20,6 +20,7 @@ pub struct Report {
     violations: Vec<Fault>,
     harm: Vec<(u64, &'static str)>,
     takeovers: Vec<f64>,
+    resets: u64,
 }
 
 impl Report {
@@ -31,6 +32,7 @@ impl Report {
             histories,
             harm: world.faults(),
             takeovers: world.takeovers(),
+            resets: world.resets(),
         }
     }
 
@@ -138,13 +140,11 @@ impl fmt::Display for Report {
         line("  acknowledged", acknowledged.to_string())?;
         line("  of these, rejected", rejected.count().to_string())?;
         line("  refused or unheard of", refused.to_string())?;
-        line(
-            "  unknown to their client",
-            writes()
-                .filter(|it| it.acknowledged.is_none() && it.refused.is_none())
-                .count()
-                .to_string(),
-        )?;
+        let unknown = self.histories.iter().map(|it| it.unknown).sum::<u64>();
+        line("  unknown after a call", unknown.to_string())?;
+        let given_up = |it: &&history::Write| it.acknowledged.is_none() && it.refused.is_none();
+        let given_up = writes().filter(given_up).count();
+        line("  of these, until the end", given_up.to_string())?;
         line(
             "requests at endpoints",
             count(|it| it.arrivals.len()).to_string(),
@@ -165,6 +165,7 @@ impl fmt::Display for Report {
                 .sum::<usize>()
                 .to_string()
         })?;
+        line("  told to begin anew", self.resets.to_string())?;
         let mut kinds: BTreeMap<&str, u32> = BTreeMap::new();
         for (_, kind) in &self.harm {
             *kinds.entry(kind).or_default() += 1;
@@ -176,9 +177,10 @@ impl fmt::Display for Report {
         line("last renewal to takeover", spans(self.takeovers.clone()))?;
         let back = self.back_after(&["Postgres stopped", "backend killed"]);
         line("Postgres fault to next ack", spans(back))?;
-        for rule in Rule::ALL {
+        line("violations", self.violations.len().to_string())?;
+        for rule in self.violated() {
             let times = self.violations.iter().filter(|it| it.rule == rule).count();
-            line(&format!("violations of {rule}"), times.to_string())?;
+            line(&format!("  of {rule}"), times.to_string())?;
         }
         for violation in self.violations.iter().take(20) {
             writeln!(f, "{violation}")?;

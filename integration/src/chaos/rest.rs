@@ -1,5 +1,6 @@
 //! After the faults: everything works again, and everything comes to rest.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -9,6 +10,7 @@ use tokio::time::{Instant, sleep};
 
 use super::actors;
 use super::client::{Seen, is_definite};
+use super::gather;
 use super::nemesis::serve_again;
 use super::world::World;
 use crate::history::{Aftermath, Answer, Event, Write};
@@ -17,8 +19,8 @@ use crate::history::{Aftermath, Answer, Event, Write};
 /// minute, since nobody probes it sooner.
 const PATIENCE: Duration = Duration::from_secs(90);
 
-/// After this long no copy of a request is under way any more.
-const LATE_COPIES: Duration = Duration::from_secs(5);
+/// After this long no copy of a request is under way any more: endpoints take five seconds at most.
+const LATE_COPIES: Duration = Duration::from_secs(6);
 
 /// A run cannot wait for the five minutes after which receivers refuse a signature: no copy is under
 /// way, so they are over.
@@ -71,8 +73,7 @@ pub(super) async fn resolve(
     }
     let mut left = left(world).await;
     let told: usize = outside.iter().map(|(_, events)| events.len()).sum();
-    let told = i64::try_from(told).unwrap_or(i64::MAX);
-    while (left.queued > 0 || left.waiting > 0 || taken_in(world).await < told)
+    while (left.queued > 0 || left.waiting > 0 || !is_told(world, told).await)
         && Instant::now() < until
     {
         sleep(Duration::from_millis(100)).await;
@@ -112,14 +113,24 @@ async fn ask(door: &crate::app::Tenant, write: &mut Write) -> bool {
     }
 }
 
-/// How many changes made outside are in the logs.
-async fn taken_in(world: &World) -> i64 {
-    sqlx::query_scalar(
-        "SELECT count(*) FROM deltas WHERE client_tx_id IS NULL AND transaction_id IS NOT NULL",
-    )
-    .fetch_one(&world.pool)
-    .await
-    .expect("nothing is harmed any more")
+/// Whether the logs have so many changes made outside, and end on what the endpoints hold: rows that
+/// were changed from both sides are read again.
+async fn is_told(world: &World, count: usize) -> bool {
+    let mut taken_in = 0;
+    for organization in &world.organizations {
+        let log = gather::whole_log(world, organization).await;
+        let log = log.expect("nothing is harmed any more");
+        taken_in += log.iter().filter(|it| !it.event.is_empty()).count();
+        let ends: BTreeMap<_, _> = log.iter().map(|it| (&it.row, &it.value)).collect();
+        let held = gather::held(organization);
+        if held
+            .iter()
+            .any(|(row, value)| ends.get(row) != Some(&value))
+        {
+            return false;
+        }
+    }
+    taken_in >= count
 }
 
 async fn left(world: &World) -> Aftermath {

@@ -55,6 +55,7 @@ pub(super) fn start(world: &Arc<World>, seed: u64) -> Subscribers {
                     name: format!("subscriber {number}"),
                     models,
                     changes: Vec::new(),
+                    beginnings: BTreeSet::new(),
                 },
                 cursor: None,
                 reached: 0,
@@ -110,14 +111,19 @@ impl Subscriber {
     async fn follow(&mut self, until: Instant, end: Option<i64>) {
         let doors = &self.world.organizations[self.organization].doors;
         let door = &doors[self.random.random_range(0..doors.len())];
+        if self.cursor.is_none() {
+            self.reader.beginnings.insert(self.reader.changes.len());
+        }
         let request = self.cursor.as_deref().map_or_else(from_oldest, from_cursor);
         let request = v1::SubscribeRequest {
             models: self.reader.models.iter().cloned().collect(),
             ..request
         };
         let opened = timeout(Duration::from_secs(3), door.log().subscribe(request)).await;
-        let Ok(Ok(stream)) = opened else {
-            return;
+        let stream = match opened {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(status)) if status.code() == tonic::Code::OutOfRange => return self.expired(),
+            Ok(Err(_)) | Err(_) => return,
         };
         let mut stream = stream.into_inner();
         while Instant::now() < until && end.is_none_or(|end| self.reached < end) {
@@ -135,9 +141,16 @@ impl Subscriber {
                     self.reached = beat.caught_up_to;
                     self.cursor = Some(beat.cursor);
                 }
-                Frame::SnapshotRow(_) | Frame::SnapshotEnd(_) | Frame::Reset(_) => return,
+                Frame::Reset(_) => return self.expired(),
+                Frame::SnapshotRow(_) | Frame::SnapshotEnd(_) => return,
             }
         }
+    }
+
+    /// The retention has passed over what follows: it begins at the oldest change.
+    fn expired(&mut self) {
+        self.world.reset();
+        self.cursor = None;
     }
 }
 

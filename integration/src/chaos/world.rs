@@ -16,9 +16,11 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::actors;
+use super::line::Line;
 use super::proxy::{Proxy, Upstream};
 use crate::app::{Flags, Tenant, TestNode, intent};
 use crate::endpoint::{Endpoint, Ledger};
+use crate::history::Position;
 use crate::node::temporary_folder;
 
 pub(super) const NODES: usize = 3;
@@ -31,6 +33,14 @@ const DATABASE: &str = "chaos";
 
 /// Rows of each model that all clients change.
 pub(super) const CLASSES: [(&str, u32); 3] = [("h", 8), ("w", 56), ("c", 200)];
+
+/// Their ids.
+pub(super) fn row_ids() -> impl Iterator<Item = String> {
+    let class = |(class, count): (&'static str, u32)| {
+        (0..count).map(move |number| format!("{class}{number}"))
+    };
+    CLASSES.into_iter().flat_map(class)
+}
 
 #[derive(Debug)]
 pub(super) struct World {
@@ -46,6 +56,8 @@ pub(super) struct World {
     pub(super) over: CancellationToken,
     /// What was done to it, and when, in nanoseconds.
     faults: Mutex<Vec<(u64, &'static str)>>,
+    /// How many subscribers were told to begin anew.
+    resets: AtomicU64,
     /// For each takeover: seconds since the last owner had renewed its lease.
     takeovers: Mutex<Vec<f64>>,
     begun: Instant,
@@ -60,6 +72,10 @@ pub(super) struct Organization {
     pub(super) name: &'static str,
     pub(super) doors: Vec<Tenant>,
     pub(super) sinks: Vec<Sink>,
+    /// What was in the log before the retention passed over it.
+    pub(super) kept: tokio::sync::Mutex<Vec<Position>>,
+    /// The stream that some of its clients share.
+    pub(super) line: Line,
 }
 
 /// A Data Source; its model has the same name.
@@ -114,6 +130,7 @@ impl World {
             keys: tokio::sync::Mutex::default(),
             over: CancellationToken::new(),
             faults: Mutex::default(),
+            resets: AtomicU64::new(0),
             takeovers: Mutex::default(),
             begun: Instant::now(),
             calls: AtomicU64::new(0),
@@ -141,6 +158,15 @@ impl World {
     pub(super) fn faults(&self) -> Vec<(u64, &'static str)> {
         let faults = self.faults.lock().unwrap_or_else(PoisonError::into_inner);
         faults.clone()
+    }
+
+    /// Takes note of a subscriber that was told to begin anew.
+    pub(super) fn reset(&self) {
+        self.resets.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn resets(&self) -> u64 {
+        self.resets.load(Ordering::Relaxed)
     }
 
     /// Takes note of a takeover, so many seconds after the last owner's last sign of life.
@@ -229,10 +255,7 @@ impl Organization {
         tenant.push(&document.to_string()).await;
         for model in models.iter().copied().chain([MANAGED]) {
             let token = format!("{name}~rows-{model}");
-            let ids = CLASSES.iter().flat_map(|(class, count)| {
-                (0..*count).map(move |number| format!("{class}{number}"))
-            });
-            let creates = ids.map(|id| intent::create(model, &id, &json!({"token": token})));
+            let creates = row_ids().map(|id| intent::create(model, &id, &json!({"token": token})));
             let receipt = tenant
                 .settle(intent::commit(&token, creates.collect()))
                 .await;
@@ -250,6 +273,8 @@ impl Organization {
             name,
             doors: addresses.iter().map(|it| tenant.at(it)).collect(),
             sinks,
+            kept: tokio::sync::Mutex::default(),
+            line: Line::default(),
         })
     }
 }

@@ -59,9 +59,9 @@ fn judge(write: &Write, positions: &[&Position]) -> Option<Fault> {
     if !together {
         return fault(Rule::Torn, "is spread over the log");
     }
-    match write.answers.first() {
+    match write.answer() {
         _ if write.denied() => fault(Rule::Phantom, "is in the log, and refused"),
-        Some(answer) if answer.changes != changes => {
+        Some(answer) if !answer.expired && answer.changes != changes => {
             fault(Rule::Unresolved, "has another receipt than the log")
         }
         _ => None,

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::{Fault, History, Row, Rule, counts};
+use super::{Fault, History, Position, Row, Rule, counts};
 
 impl History {
     pub(super) fn outside(&self) -> Vec<Fault> {
@@ -27,7 +27,8 @@ impl History {
     }
 
     /// Rows that go back to what they held before. An event that is found late may come after later
-    /// ones of its row, but then with what the row holds by now: that counts for no event's own.
+    /// ones of its row, but then with what the row holds by now: that counts for no event's own, and is
+    /// no older than the event.
     fn backwards(&self) -> Vec<Fault> {
         let mut places: HashMap<&str, usize> = HashMap::new();
         for (place, event) in self.events.iter().enumerate() {
@@ -40,6 +41,14 @@ impl History {
                 continue;
             };
             if position.value != position.event {
+                let held = places.get(&*position.value);
+                faults.extend(held.filter(|it| *it < place).map(|_| {
+                    let Position {
+                        row, event, value, ..
+                    } = position;
+                    let witness = format!("{row} is told of by {event} as {value}, of before it");
+                    Fault::new(Rule::Missed, witness)
+                }));
                 continue;
             }
             let before = reached.insert(&position.row, *place);

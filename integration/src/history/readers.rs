@@ -1,6 +1,8 @@
 //! What subscribers saw is the log; and nothing that anybody saw is another organization's.
 
-use super::{Fault, History, Reader, Rule};
+use std::iter::Peekable;
+
+use super::{Fault, History, Position, Reader, Rule};
 
 impl History {
     pub(super) fn readers(&self) -> Vec<Fault> {
@@ -11,9 +13,18 @@ impl History {
     fn reader(&self, reader: &Reader) -> Option<Fault> {
         let name = &reader.name;
         let wanted = |model: &String| reader.models.is_empty() || reader.models.contains(model);
-        let mut log = self.log.iter().filter(|it| wanted(&it.row.model));
+        let log = self.log.iter().filter(|it| wanted(&it.row.model));
+        let mut log = log.peekable();
         let fault = |witness| Some(Fault::new(Rule::Gap, witness));
-        for seen in &reader.changes {
+        // Whoever begins at the oldest change misses, and knows it, what the retention has passed over.
+        let begin = |log: &mut Peekable<_>, place: usize, up_to: i64| {
+            let last = self.expired.min(up_to);
+            while reader.beginnings.contains(&place)
+                && log.next_if(|it: &&Position| it.sync_id <= last).is_some()
+            {}
+        };
+        for (place, seen) in reader.changes.iter().enumerate() {
+            begin(&mut log, place, seen.sync_id - 1);
             match log.next() {
                 Some(there) if there == seen => {}
                 Some(there) => {
@@ -22,6 +33,7 @@ impl History {
                 None => return fault(format!("{name} saw {seen:?}, and the log ends before")),
             }
         }
+        begin(&mut log, reader.changes.len(), i64::MAX);
         let missed = log.next()?;
         fault(format!("{name} never saw {missed:?}"))
     }

@@ -18,7 +18,7 @@ impl History {
             let Some((row, read_at)) = &write.guard else {
                 continue;
             };
-            let applied = write.answers.first().and_then(|it| it.changes.get(row));
+            let applied = write.answer().and_then(|it| it.changes.get(row));
             let (Some(applied), Some(changes)) = (applied, rows.get(row)) else {
                 continue;
             };

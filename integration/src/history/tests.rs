@@ -41,6 +41,7 @@ fn good() -> History {
             answers: vec![
                 Answer {
                     confirmed: true,
+                    expired: false,
                     changes
                 };
                 2
@@ -261,6 +262,7 @@ fn read() -> History {
         name: "reader".to_owned(),
         models: BTreeSet::new(),
         changes: history.log.clone(),
+        beginnings: BTreeSet::from([0]),
     });
     history
 }
@@ -288,6 +290,48 @@ fn a_subscriber_that_missed_repeated_or_made_up_something_is_found() {
     );
     part.readers[0].changes.clear();
     assert_eq!(part.faults(), []);
+}
+
+#[test]
+fn a_subscriber_misses_what_the_retention_has_passed_over_only_where_it_was_told() {
+    let gap = vec![Rule::Gap];
+    let rules = |history: &History| -> Vec<Rule> {
+        history.faults().into_iter().map(|it| it.rule).collect()
+    };
+    let mut history = read();
+    history.expired = 3;
+    assert_eq!(rules(&history), []);
+    // It had seen one, and began again behind what had expired by then.
+    history.readers[0].changes.remove(1);
+    assert_eq!(rules(&history), gap);
+    history.readers[0].beginnings.insert(1);
+    assert_eq!(rules(&history), []);
+    history.expired = 1;
+    assert_eq!(rules(&history), gap);
+    history.expired = 6;
+    history.readers[0].changes.truncate(1);
+    assert_eq!(rules(&history), []);
+    history.expired = 5;
+    assert_eq!(rules(&history), gap);
+}
+
+#[test]
+fn a_receipt_that_came_too_late_to_have_changes_agrees_with_one_that_has_them() {
+    let mut history = good();
+    let late = Answer {
+        expired: true,
+        changes: BTreeMap::new(),
+        ..history.writes[0].answers[0].clone()
+    };
+    history.writes[0].answers.insert(0, late.clone());
+    assert_eq!(history.faults(), []);
+    history.writes[0].answers = vec![late.clone()];
+    assert_eq!(history.faults(), []);
+    history.writes[0].answers.push(Answer {
+        confirmed: false,
+        ..late
+    });
+    assert!(!history.faults().is_empty());
 }
 
 /// Two changes made outside, after everything else.
@@ -339,6 +383,11 @@ fn a_change_made_outside_that_is_missed_repeated_or_undone_is_found() {
         it.log[7].value = "second".to_owned();
     };
     assert!(rules(late).is_empty());
+    assert_eq!(
+        rules(|it| it.log[7].value = "first".to_owned()),
+        missed,
+        "it is told of with what the row held before it"
+    );
     assert_eq!(rules(|it| drop(it.events.pop())), [Rule::Phantom].into());
 }
 

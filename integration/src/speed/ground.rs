@@ -1,5 +1,6 @@
 //! What everything runs on: one Postgres that keeps what it commits, and a database for each side.
 
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context, ensure};
@@ -41,6 +42,8 @@ pub(super) struct Database {
     pub(super) name: String,
     pub(super) url: String,
     options: PgConnectOptions,
+    /// Where files may be left as long as the ground is there.
+    pub(super) folder: PathBuf,
 }
 
 impl Ground {
@@ -87,6 +90,7 @@ impl Ground {
         Ok(Database {
             url: self.cluster.url(&name),
             options: self.cluster.connect_options(&name),
+            folder: self.folder().to_owned(),
             name,
         })
     }

@@ -16,7 +16,8 @@ use super::ground::Ground;
 use super::load::{Sample, closed};
 use super::report::Target;
 use super::report::Target::{AtLeast, AtMost};
-use super::service::MANAGED;
+use super::service::{MANAGED, Service};
+use super::usage::Usage;
 use super::wire::Calls;
 use super::workload::Workload;
 use super::{Report, Size};
@@ -87,6 +88,18 @@ struct Bench<'a> {
 impl Bench<'_> {
     fn wants_any(&self, names: &[&str]) -> bool {
         names.iter().any(|name| self.report.wants(name))
+    }
+
+    /// What each commit of a measurement costs the service, for a person.
+    async fn cost(
+        &self,
+        service: &Service,
+        measure: impl Future<Output = anyhow::Result<Sample>>,
+    ) -> anyhow::Result<String> {
+        let usage = Usage::now(self.ground, service, self.size.late).await?;
+        let sample = measure.await?;
+        let used = usage.since(self.ground, service, self.size.late).await?;
+        Ok(used.per_commit(sample.total))
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use proto::v1;
 use serde_json::json;
 
+use super::allocations;
 use super::ground::{Database, Ground};
 use crate::app::{Flags, Tenant, TestNode};
 
@@ -48,7 +49,8 @@ impl Service {
     pub(super) async fn add_node(&mut self) -> anyhow::Result<()> {
         let executable = std::env::current_exe()?;
         let executable = executable.to_string_lossy();
-        let node = TestNode::start(&executable, &self.database.url, flags(), Vec::new()).await;
+        let environment = allocations::environment(&self.database.folder);
+        let node = TestNode::start(&executable, &self.database.url, flags(), environment).await;
         self.nodes.push(node);
         Ok(())
     }

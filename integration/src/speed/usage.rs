@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 
+use super::allocations;
 use super::ground::{Database, Ground};
 use super::service::Service;
 
@@ -20,6 +21,8 @@ pub(super) struct Usage {
     postgres: f64,
     transactions: i64,
     wal: i64,
+    /// Of memory, by the nodes; none where they do not count.
+    allocations: Option<u64>,
 }
 
 /// What was used between two moments.
@@ -30,6 +33,7 @@ pub(super) struct Used {
     pub(super) postgres: f64,
     pub(super) transactions: i64,
     pub(super) wal: i64,
+    allocations: Option<u64>,
 }
 
 impl Usage {
@@ -44,6 +48,12 @@ impl Usage {
         for node in &service.nodes {
             nodes += cpu(node.pid())?;
         }
+        let folder = &service.database.folder;
+        let counts = service
+            .nodes
+            .iter()
+            .map(|node| allocations::of(node.pid(), folder));
+        let allocations = counts.sum();
         let (transactions, wal) = counters(&service.database).await?;
         Ok(Self {
             at: Instant::now(),
@@ -51,6 +61,7 @@ impl Usage {
             postgres: postgres(ground)?,
             transactions,
             wal,
+            allocations,
         })
     }
 
@@ -68,6 +79,10 @@ impl Usage {
             postgres: now.postgres - self.postgres,
             transactions: now.transactions - self.transactions,
             wal: now.wal - self.wal,
+            allocations: now
+                .allocations
+                .zip(self.allocations)
+                .map(|(now, before)| now - before),
         })
     }
 }
@@ -78,17 +93,22 @@ impl Used {
         (self.nodes + self.postgres) / self.elapsed.as_secs_f64()
     }
 
-    /// For a person.
+    /// For a person. Each statement is prepared before and a transaction of its own: one round trip.
     #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
     pub(super) fn per_commit(&self, commits: u64) -> String {
         let commits = commits.max(1) as f64;
+        let allocations = self.allocations.map(|count| {
+            let each = count as f64 / commits;
+            format!(", {each:.0} allocations")
+        });
         format!(
-            "each commit: {:.3} statements, {:.0} bytes of WAL, {:.0} µs CPU of the node, {:.0} µs \
-             of Postgres",
+            "each commit: {:.3} statements (round trips), {:.0} bytes of WAL, {:.0} µs CPU of the \
+             nodes, {:.0} µs of Postgres{}",
             self.transactions as f64 / commits,
             self.wal as f64 / commits,
             self.nodes * 1e6 / commits,
             self.postgres * 1e6 / commits,
+            allocations.unwrap_or_default(),
         )
     }
 }

@@ -26,9 +26,10 @@ async fn half_a_minute_of_chaos_breaks_no_promise() {
 }
 
 /// What the switches that break a node are called by, in its environment and on its command line.
-const MARKS: [&str; 6] = [
+const MARKS: [&str; 7] = [
     "COORDINATOR_BROKEN",
     "CRASHPOINT",
+    "COORDINATOR_CLOCK_OFFSET",
     "acknowledge-early",
     "request-future",
     "attempt.judged",

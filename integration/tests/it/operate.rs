@@ -294,7 +294,6 @@ async fn a_view_of_a_row_that_a_revived_commit_will_change_is_refused_at_the_cal
     let app = TestApp::start().await;
     let (desk, endpoint) = desk(&app).await;
     desk.dead(&endpoint, update("a", "1")).await;
-    // The newest commit on the row is settled: none is pending.
     let read_at = desk.0.confirm(update("b", "1")).await.changes[0].sync_id;
     endpoint.hold(Kind::Commit);
     assert_eq!(desk.retry(&["a"]).await.unwrap(), ["a"]);

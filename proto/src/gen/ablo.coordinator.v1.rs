@@ -55,8 +55,9 @@ pub struct CommitRequest {
     /// When to answer.
     #[prost(enumeration = "Wait", tag = "5")]
     pub wait: i32,
-    /// No attempt to deliver it starts after this; unless an earlier one may still be applied, it is
-    /// then rejected: `commit_expired`. Must lie ahead. Not part of the intent: a replay keeps the first.
+    /// No attempt to deliver it starts after this. It is then rejected: `commit_expired`, whatever state
+    /// its Data Source is in, as soon as no earlier attempt may still be applied; a dead one when it is
+    /// retried. Must lie ahead. Not part of the intent: a replay keeps the first.
     #[prost(message, optional, tag = "6")]
     pub expire_time: ::core::option::Option<::prost_types::Timestamp>,
 }

@@ -98,7 +98,7 @@ fn effects(state: &State, accept: &Accept) -> Result<Vec<Applied>, Refusal> {
         let changed = changed.or_else(|| state.removed.get(&key).copied());
         let version = changed.map(|sync_id| RowVersion {
             sync_id,
-            pending_sequence: None,
+            unsettled: 0,
         });
         let stale = stale(index, operation, version)?;
         let effect = managed::apply(stored.map(|row| &*row.row), operation)

@@ -75,7 +75,7 @@ pub(super) fn enqueue(
     };
     start::depart(state, append, &mut pending);
     let rows = sent.iter().map(|(_, operation)| operation.key());
-    versions::accepted(state, append, rows, sequence);
+    versions::accepted(state, append, rows);
     append.inbox.push(pending.clone());
     state.inbox.insert((source.to_owned(), sequence), pending);
     let entry = LedgerEntry {

@@ -80,6 +80,7 @@ impl Desk {
             node: Uuid::nil(),
             terms: None,
             revision: self.source().inbox_revision,
+            weight: 0,
         };
         self.run(Command::Start(start))
     }
@@ -98,6 +99,7 @@ impl Desk {
         outcome: Outcome,
         unknown: bool,
     ) -> Reply {
+        let sent = wire::operations(&started.body).unwrap();
         self.run(Command::Settle(Settle {
             source: CRM.to_owned(),
             epoch: 1,
@@ -109,7 +111,8 @@ impl Desk {
             outcome,
             may_still_apply: unknown,
             excerpt: None,
-            rows: Vec::new(),
+            rows: sent.iter().map(Operation::key).collect(),
+            unclear: Vec::new(),
             read_back: None,
             url: "https://crm.example/".to_owned(),
             trigger: started.trigger,
@@ -185,8 +188,10 @@ fn a_dead_commit_reenters_at_the_end_and_its_receipt_says_so() {
     assert_eq!(ledger.reentered_at, Some(desk.state.now));
     assert_eq!(desk.last.inbox_changed[&at(dead)].sequence, 3);
     assert_eq!(desk.verbs(), [("retry", Some("a"))]);
-    assert_eq!(desk.last.versions.len(), 1);
-    assert_eq!(desk.last.versions.values().next().unwrap().accepted, 3);
+    assert!(
+        desk.last.versions.is_empty(),
+        "it was unsettled all the time"
+    );
     let started = desk.started(3);
     assert_eq!((started.number, started.trigger), (4, Trigger::Manual));
     desk.settle(3, &started, applied(), false);
@@ -303,6 +308,7 @@ fn a_start_from_before_an_operators_verb_is_refused() {
         node: Uuid::nil(),
         terms: None,
         revision: old,
+        weight: 0,
     };
     let reply = desk.run(Command::Start(start));
     assert!(matches!(reply, Reply::NotStartable(NotStartable::Reread)));
@@ -397,6 +403,23 @@ fn a_discarded_commit_is_rejected_with_the_reason() {
     let error = desk.state.ledger["a"].error.clone();
     let wanted = (DISCARDED.to_owned(), "given up".to_owned());
     assert_eq!(error, Some(wanted));
+}
+
+#[test]
+fn the_rows_of_a_commit_that_was_applied_after_all_are_read_again_when_it_is_given_up() {
+    for (verb, read_again) in [
+        (rejected(true), true),
+        (discarded(true), true),
+        (Verb::Apply(Vec::new()), false),
+    ] {
+        let mut desk = Desk::new();
+        let sequence = desk.accept("a");
+        desk.state.inbox.get_mut(&at(sequence)).unwrap().echoed = true;
+        desk.operate(verb, &[("a", sequence)]);
+        assert_eq!(desk.last.rereads.is_empty(), !read_again);
+        let told = desk.last.actions[0].detail.contains("the feed had shown");
+        assert_eq!(told, read_again);
+    }
 }
 
 #[test]
@@ -582,6 +605,10 @@ impl Desk {
                 (entry.dead, Some(entry.sequence))
             );
             assert!(entry.sequence <= self.source().inbox_sequence);
+        }
+        for (row, version) in &self.state.versions {
+            let of_it = entries().filter(|entry| rows_of(entry).contains(row));
+            assert_eq!(Ok(version.unsettled), i64::try_from(of_it.count()));
         }
         let ledger = self.state.ledger.values();
         let queued = ledger.filter(|entry| entry.state == CommitState::Queued);

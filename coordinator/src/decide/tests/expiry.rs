@@ -48,6 +48,7 @@ fn expire() -> Command {
         epoch: 1,
         sequence: 1,
         client_tx_id: "a".to_owned(),
+        weight: 0,
     })
 }
 
@@ -93,31 +94,26 @@ fn a_commit_whose_time_is_over_is_rejected_and_never_sent() {
             (append.inbox_done.len(), append.attempts_opened.len()),
             (1, 0)
         );
-        assert_eq!(append.versions[&key("1")].settled, 1);
+        assert_eq!(append.versions[&key("1")].unsettled, -1);
         assert_eq!(state.sources["crm"].pending, 0);
         assert_eq!(why(&run(&mut state, command).0), NotStartable::Finished);
     }
 }
 
 #[test]
-fn nothing_ends_before_its_time_nor_while_the_source_is_disabled_or_paused() {
-    let mut state = accepted();
-    let (reply, append) = run(&mut state, expire());
-    assert_eq!(why(&reply), NotStartable::Until(NOW + END));
-    assert!(append.is_empty());
-    state.now = NOW + END;
+fn nothing_ends_before_its_time_and_everything_then_although_its_source_is_disabled_or_paused() {
     for standing in [SourceState::Disabled, SourceState::Paused] {
+        let mut state = accepted();
         state.sources.get_mut("crm").unwrap().state = standing;
-        for command in [start_of(1), expire()] {
-            let (reply, append) = run(&mut state, command);
-            assert_eq!(why(&reply), NotStartable::Disabled);
-            assert!(append.is_empty());
-        }
+        let (reply, append) = run(&mut state, expire());
+        assert_eq!(why(&reply), NotStartable::Until(NOW + END));
+        assert!(append.is_empty());
+        state.now = NOW + END;
+        assert_eq!(why(&run(&mut state, expire()).0), NotStartable::Finished);
+        assert!(is_expired(&state));
+        let source = &state.sources["crm"];
+        assert_eq!((source.state, source.pending), (standing, 0));
     }
-    // Then it ends at once, and is not sent.
-    state.sources.get_mut("crm").unwrap().state = SourceState::Enabled;
-    assert_eq!(why(&run(&mut state, start_of(1)).0), NotStartable::Finished);
-    assert!(is_expired(&state));
 }
 
 #[test]

@@ -38,6 +38,7 @@ fn start(state: &State, sequence: i64) -> Command {
             guards: entry.guards.clone(),
         })),
         revision: 0,
+        weight: 0,
     })
 }
 
@@ -90,29 +91,52 @@ fn a_commit_that_is_pending_on_the_row_counts_as_a_change() {
     assert!(matches!(replies[2], Reply::Queued(..)));
     let flagged: Vec<_> = append.inbox.iter().map(|one| one.flagged.clone()).collect();
     assert_eq!(flagged, [vec![], vec![], vec![0]]);
-    assert_eq!(append.versions[&key("1")].accepted, 3);
+    assert_eq!(append.versions[&key("1")].unsettled, 3);
 }
 
 #[test]
-fn a_row_is_as_it_was_when_the_newest_commit_on_it_is_settled() {
+fn a_row_is_as_it_was_when_the_last_commit_on_it_is_settled() {
     for outcome in [applied(), refused()] {
         let mut state = with_source();
         claim(&mut state);
         let both = ["a", "b"].map(|name| accept(name, vec![update("1", None, OnStale::Reject)]));
         decide(&organization(), &mut state, &both);
-        let pending = |state: &State| state.versions[&key("1")].pending_sequence;
-        assert_eq!(pending(&state), Some(2));
+        let unsettled = |state: &State| state.versions[&key("1")].unsettled;
+        assert_eq!(unsettled(&state), 2);
         settled_as(&mut state, 1, outcome.clone());
-        assert_eq!(pending(&state), Some(2), "an earlier one was settled");
+        assert_eq!(unsettled(&state), 1);
         let append = settled_as(&mut state, 2, outcome.clone());
-        assert_eq!(pending(&state), None);
-        assert_eq!(append.versions[&key("1")].settled, 2);
+        assert_eq!(unsettled(&state), 0);
+        assert_eq!(append.versions[&key("1")].unsettled, -1);
         // A refusal leaves nothing to remember of the row.
         assert_eq!(append.versions[&key("1")].tells(), outcome == applied());
         let seen = state.head.last_sync_id;
         let next = accept("next", vec![update("1", Some(seen), OnStale::Reject)]);
         assert!(matches!(run(&mut state, next).0, Reply::Queued(..)));
     }
+}
+
+#[test]
+fn an_older_commit_counts_although_a_newer_one_on_the_row_is_settled() {
+    let mut state = with_source();
+    claim(&mut state);
+    // Two operations on the row are one commit on it.
+    let twice = vec![update("1", None, OnStale::Reject); 2];
+    let both = [("older", twice.clone()), ("newer", twice)].map(|(name, of)| accept(name, of));
+    decide(&organization(), &mut state, &both);
+    // The older one is dead, or holds other rows up: whichever way, the newer one got ahead of it.
+    settled_as(&mut state, 2, applied());
+    let seen = state.head.last_sync_id;
+    let view = |name| accept(name, vec![update("1", Some(seen), OnStale::Reject)]);
+    let Reply::Refused(early) = run(&mut state, view("early")).0 else {
+        panic!("the older one may yet change the row")
+    };
+    assert!(early.metadata.contains(&("pending", "true".to_owned())));
+    settled_as(&mut state, 1, refused());
+    assert!(matches!(
+        run(&mut state, view("fresh")).0,
+        Reply::Queued(..)
+    ));
 }
 
 #[test]
@@ -156,7 +180,7 @@ fn a_row_that_changed_before_the_first_attempt_refuses_it_and_names_the_operatio
         (0, 1)
     );
     assert_eq!(state.sources["crm"].pending, 0);
-    assert_eq!(append.versions[&key("2")].settled, 1);
+    assert_eq!(append.versions[&key("2")].unsettled, -1);
 }
 
 #[test]

@@ -28,6 +28,7 @@ fn start(owner: uuid::Uuid, sequence: i64) -> Command {
         node: owner,
         terms: None,
         revision: 0,
+        weight: 0,
     })
 }
 

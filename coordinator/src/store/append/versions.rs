@@ -15,8 +15,7 @@ pub(super) fn put(statement: &mut Statement, append: &Append) -> Result<(), Erro
         part.column(&put, |(key, _)| key.model.as_str())?;
         part.column(&put, |(key, _)| key.id.as_str())?;
         part.column(&put, |(_, change)| change.sync_id)?;
-        part.column(&put, |(_, change)| change.accepted)?;
-        part.column(&put, |(_, change)| change.settled)?;
+        part.column(&put, |(_, change)| change.unsettled)?;
     }
     if !done.is_empty() {
         let done: Vec<&_> = done.iter().collect();
@@ -33,7 +32,7 @@ pub(super) fn put(statement: &mut Statement, append: &Append) -> Result<(), Erro
             let part = statement.part(name, sql);
             part.column(&done, |(key, _)| key.model.as_str())?;
             part.column(&done, |(key, _)| key.id.as_str())?;
-            part.column(&done, |(_, change)| change.settled)?;
+            part.column(&done, |(_, change)| change.unsettled)?;
         }
     }
     Ok(())

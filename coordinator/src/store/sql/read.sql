@@ -2,8 +2,8 @@
 -- What a batch of commands touches, in one snapshot: the head, and by key the ledger's entries,
 -- managed rows, versions of rows in Data Sources, sources, inbox entries, the use of models, events
 -- that were dealt with, feeds, and sync groups of rows in Data Sources.
--- Inbox entries that are dead come with their body: one that is revived is pending on its rows again.
 -- The sections share one set of columns; `section` says which a row belongs to. Takes no locks.
+-- Events that were dealt with before their source was made are another's, of that name.
 -- LIMIT 1 keeps each look-up by itself: joined with the table, it was planned while that was empty,
 -- as one scan of all the organization's rows, and stayed so.
 SELECT 1 AS section, NULL::text AS k1, NULL::text AS k2,
@@ -52,7 +52,7 @@ CROSS JOIN LATERAL (
 UNION ALL
 SELECT 4, v.model, v.row_id,
        NULL, NULL, NULL, NULL, NULL, NULL,
-       v.sync_id, CASE WHEN v.accepted_sequence > v.settled_sequence THEN v.accepted_sequence END, NULL, NULL, NULL, NULL, NULL, NULL,
+       v.sync_id, v.unsettled, NULL, NULL, NULL, NULL, NULL, NULL,
        NULL, NULL, NULL, NULL, NULL,
        NULL, NULL, NULL,
        NULL, NULL, NULL, NULL, NULL, NULL,
@@ -90,7 +90,7 @@ SELECT 6, i.source_id, i.client_tx_id,
        i.traceparent, i.next_cause, i.read_back, i.last_error_class, i.last_error_message, NULL,
        i.sequence, i.attempts, i.spent, i.last_error_status, i.schema_version, i.echoed::int, NULL, NULL,
        NULL, NULL, NULL, NULL, NULL,
-       i.dead, i.commit_id, CASE WHEN wanted.with_body OR i.dead THEN i.body END,
+       i.dead, i.commit_id, CASE WHEN wanted.with_body THEN i.body END,
        i.due_at, i.failed_at, i.open_started_at, i.open_deadline, i.may_apply_until, i.accepted_at,
        i.expires_at, i.first_failed_at, i.read_back_at, i.last_error_at,
        i.positions::bigint[], i.flagged::bigint[], i.lanes
@@ -127,6 +127,9 @@ FROM unnest($12::text[], $13::text[]) AS wanted (source_id, event_id)
 CROSS JOIN LATERAL (
     SELECT * FROM feed_events
     WHERE org_id = $1 AND source_id = wanted.source_id AND event_id = wanted.event_id
+      AND seen_at > (
+          SELECT created_at FROM data_sources WHERE org_id = $1 AND source_id = wanted.source_id
+      )
     LIMIT 1
 ) AS e
 

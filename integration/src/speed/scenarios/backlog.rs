@@ -35,15 +35,18 @@ pub(super) async fn run(bench: &Bench<'_>) -> anyhow::Result<()> {
         pairs.push(with, without);
     }
     let (with, without) = (memory(loaded.nodes[0].pid())?, memory(free.nodes[0].pid())?);
+    let measure = loaded_front.closed(CALLERS, bench.size.probe, creates());
+    let cost = bench.cost(&loaded, measure).await?;
     let scenario = known("backlog");
     bench.report.add(&Outcome {
         scenario: scenario.name,
         unit: scenario.unit,
         target: scenario.target,
         pairs,
-        notes: vec![format!(
-            "resident memory {with} MiB, {without} MiB without it, {idle} MiB idle"
-        )],
+        notes: vec![
+            format!("resident memory {with} MiB, {without} MiB without it, {idle} MiB idle"),
+            cost,
+        ],
     })?;
     loaded.end(bench.ground).await?;
     free.end(bench.ground).await

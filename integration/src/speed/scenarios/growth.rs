@@ -41,6 +41,11 @@ pub(super) async fn run(bench: &Bench<'_>) -> anyhow::Result<()> {
             young.source(length).await?.rate,
         );
     }
+    let probe = bench.size.probe;
+    let costs = [
+        bench.cost(&grown.service, grown.managed(probe)).await?,
+        bench.cost(&grown.service, grown.source(probe)).await?,
+    ];
     let (managed_ratio, source_ratio) = (managed.ratio().median, source.ratio().median);
     let scenario = known("growth");
     bench.report.add(&Outcome {
@@ -52,9 +57,11 @@ pub(super) async fn run(bench: &Bench<'_>) -> anyhow::Result<()> {
         } else {
             source
         },
-        notes: vec![format!(
-            "managed {managed_ratio:.2}×, source {source_ratio:.2}×; the lesser counts"
-        )],
+        notes: vec![
+            format!("managed {managed_ratio:.2}×, source {source_ratio:.2}×; the lesser counts"),
+            format!("managed, grown, {}", costs[0]),
+            format!("source, grown, {}", costs[1]),
+        ],
     })?;
     grown.service.end(bench.ground).await?;
     young.service.end(bench.ground).await

@@ -48,6 +48,9 @@ pub(super) async fn run(bench: &Bench<'_>) -> anyhow::Result<()> {
         rate.push(beside.rate, alone.rate);
         tail.push(milliseconds(beside.p99), milliseconds(alone.p99));
     }
+    town.set_trouble(true).await?;
+    let measure = town.beside(bench.size.probe);
+    let cost = bench.cost(&town.service, measure).await?;
     for (name, pairs) in [("isolation_rate", rate), ("isolation_p99", tail)] {
         let scenario = known(name);
         bench.report.add(&Outcome {
@@ -55,7 +58,7 @@ pub(super) async fn run(bench: &Bench<'_>) -> anyhow::Result<()> {
             unit: scenario.unit,
             target: scenario.target,
             pairs,
-            notes: Vec::new(),
+            notes: vec![format!("with them, {cost}")],
         })?;
     }
     town.service.end(bench.ground).await

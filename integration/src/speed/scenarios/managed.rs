@@ -11,7 +11,6 @@ use crate::speed::pairs::Pairs;
 use crate::speed::pgbench::{CLIENTS, Pgbench};
 use crate::speed::report::Outcome;
 use crate::speed::service::{MANAGED, Service};
-use crate::speed::usage::Usage;
 use crate::speed::wire::{Calls, Streams};
 use crate::speed::workload::Workload;
 
@@ -178,10 +177,8 @@ impl Group<'_> {
         service: &Service,
         measure: impl AsyncFn(Duration) -> anyhow::Result<Sample>,
     ) -> anyhow::Result<()> {
-        let (size, ground) = (self.bench.size, self.bench.ground);
-        let usage = Usage::now(ground, service, size.late).await?;
-        let sample = measure(size.probe).await?;
-        let used = usage.since(ground, service, size.late).await?;
+        let size = self.bench.size;
+        let cost = self.bench.cost(service, measure(size.probe)).await?;
         #[expect(clippy::cast_precision_loss, reason = "operations are few")]
         let each = operations as f64;
         let mut pairs = Pairs::default();
@@ -197,7 +194,7 @@ impl Group<'_> {
             pairs,
             notes: vec![
                 format!("{callers} callers against {} clients", self.clients),
-                used.per_commit(sample.total),
+                cost,
             ],
         })
     }
@@ -205,6 +202,8 @@ impl Group<'_> {
     /// Half as fast as we can, both sides: the worse of middle and tail.
     async fn latency(&self, one: &One, rate: f64) -> anyhow::Result<()> {
         let size = self.bench.size;
+        let measure = one.at_rate(rate, size.probe);
+        let cost = self.bench.cost(&one.service, measure).await?;
         let (mut middle, mut tail) = (Pairs::default(), Pairs::default());
         for _ in 0..size.pairs {
             let ours = one.at_rate(rate, size.length).await?;
@@ -212,13 +211,13 @@ impl Group<'_> {
             middle.push(milliseconds(ours.p50), milliseconds(other.p50));
             tail.push(milliseconds(ours.p99), milliseconds(other.p99));
         }
-        let notes = vec![format!(
+        let figures = format!(
             "at {rate:.0}/s: p50 {:.2} against {:.2} ms, p99 {:.2} against {:.2} ms",
             middle.ours().median,
             middle.against().median,
             tail.ours().median,
             tail.against().median,
-        )];
+        );
         let worse = middle.ratio().median > tail.ratio().median;
         let scenario = known("managed_latency");
         self.bench.report.add(&Outcome {
@@ -226,7 +225,7 @@ impl Group<'_> {
             unit: scenario.unit,
             target: scenario.target,
             pairs: if worse { middle } else { tail },
-            notes,
+            notes: vec![figures, cost],
         })
     }
 }

@@ -34,13 +34,15 @@ pub(super) async fn run(bench: &Bench<'_>) -> anyhow::Result<()> {
             let single = one.closed(CALLERS, size.length, singles(keys)).await?;
             pairs.push(both.rate, single.rate);
         }
+        let measure = two.closed(CALLERS, size.probe, singles(keys));
+        let cost = bench.cost(&service, measure).await?;
         let scenario = known(name);
         bench.report.add(&Outcome {
             scenario: scenario.name,
             unit: scenario.unit,
             target: scenario.target,
             pairs,
-            notes: Vec::new(),
+            notes: vec![format!("over both, {cost}")],
         })?;
     }
     service.end(bench.ground).await

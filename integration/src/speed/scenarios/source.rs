@@ -9,7 +9,6 @@ use crate::speed::endpoint::{Manner, Plain};
 use crate::speed::pairs::Pairs;
 use crate::speed::report::Outcome;
 use crate::speed::service::{At, Service};
-use crate::speed::usage::Usage;
 use crate::speed::workload::Workload;
 
 const CALLERS: [usize; 2] = [64, 256];
@@ -63,9 +62,7 @@ async fn prompt(bench: &Bench<'_>) -> anyhow::Result<()> {
     let (callers, _) = best(&CALLERS, probed).await?;
     let probed = async |callers| anyhow::Ok(bare(callers, size.probe).await?.rate);
     let (others, _) = best(&CALLERS, probed).await?;
-    let usage = Usage::now(ground, &service, size.late).await?;
-    let sample = ours(callers, size.probe).await?;
-    let used = usage.since(ground, &service, size.late).await?;
+    let cost = bench.cost(&service, ours(callers, size.probe)).await?;
     let mut pairs = Pairs::default();
     for _ in 0..size.pairs {
         let rate = ours(callers, size.length).await?.rate;
@@ -79,7 +76,7 @@ async fn prompt(bench: &Bench<'_>) -> anyhow::Result<()> {
         pairs,
         notes: vec![
             format!("{callers} callers against {others} at a time"),
-            used.per_commit(sample.total),
+            cost,
         ],
     })?;
     service.end(ground).await
@@ -94,13 +91,15 @@ async fn slow(bench: &Bench<'_>) -> anyhow::Result<()> {
         let sample = front.closed(WAITING, SLOW_LENGTH, creates()).await?;
         pairs.push(sample.rate, limit);
     }
+    let measure = front.closed(WAITING, bench.size.probe, creates());
+    let cost = bench.cost(&service, measure).await?;
     let scenario = known("source_slow");
     bench.report.add(&Outcome {
         scenario: scenario.name,
         unit: scenario.unit,
         target: scenario.target,
         pairs,
-        notes: Vec::new(),
+        notes: vec![cost],
     })?;
     service.end(bench.ground).await
 }

@@ -12,14 +12,21 @@ async fn is_caught(control: &str, by: &[Rule]) {
     assert!(by.iter().any(|it| violated.contains(it)), "{report}");
 }
 
-/// One test for each but `request-future`, which hurts too seldom for a short run to show it: so that they can be run one by one.
+/// One test for each, so that they can be run one by one.
 macro_rules! controls {
-    ($($test:ident: $control:literal by $($rule:ident),+;)+) => {$(
-        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-        async fn $test() {
-            is_caught($control, &[$(Rule::$rule),+]).await;
+    ($($test:ident: $control:literal by $($rule:ident),+;)+) => {
+        $(
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $test() {
+                is_caught($control, &[$(Rule::$rule),+]).await;
+            }
+        )+
+
+        #[test]
+        fn each_control_has_a_test() {
+            assert_eq!([$($control),+], coordinator::broken::CONTROLS);
         }
-    )+};
+    };
 }
 
 controls! {
@@ -29,6 +36,7 @@ controls! {
     a_retry_under_another_id_is_caught: "fresh-id" by Doubled;
     a_record_without_an_epoch_is_caught: "no-epoch" by Doubled, OffRecord, Lost;
     commits_that_do_not_wait_for_others_of_their_rows_are_caught: "no-lanes" by Reordered;
+    work_on_futures_that_are_dropped_is_caught: "request-future" by Lost;
     a_refusal_that_does_not_wait_for_earlier_copies_is_caught: "refuse-early" by Phantom, Reordered;
     a_feed_that_is_not_swept_is_caught: "no-sweep" by Missed;
     an_attempt_that_is_not_on_record_is_caught: "off-record" by OffRecord;

@@ -267,7 +267,6 @@ async fn a_node_that_dies_at_any_point_of_a_write_costs_it_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "the other half of the matrix: as many cases again, for whoever has the time"]
 async fn a_node_that_dies_at_any_point_of_a_write_costs_it_nothing_elsewhere() {
     let turns = points().zip([false, true].into_iter().cycle());
     all(turns.map(|((point, delivered), same)| case(point, delivered, same))).await;

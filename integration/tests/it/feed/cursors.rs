@@ -1,6 +1,7 @@
 //! Feeds whose cursors are late, absent, endless or refused.
 
 use axum::http::StatusCode;
+use integration::app::intent;
 use integration::endpoint::Answer;
 use time::OffsetDateTime;
 
@@ -10,7 +11,7 @@ use super::*;
 async fn an_event_that_becomes_visible_behind_the_cursor_is_found_by_the_sweep() {
     let app = TestApp::start().await;
     let endpoint = Endpoint::start("").await.unwrap();
-    let tenant = trailing(&app, &endpoint, Duration::from_secs(10)).await;
+    let tenant = trailing(&app, &endpoint, Duration::from_hours(1)).await;
     endpoint.publish_at(101, event("101", "b", "one"));
     let first = until(&tenant, "the first", |feed| feed.cursor == "101").await;
     let seen = first.last_event_time.unwrap().seconds;
@@ -26,6 +27,11 @@ async fn an_event_that_becomes_visible_behind_the_cursor_is_found_by_the_sweep()
     let rows: Vec<_> = log(&app).await.into_iter().map(|it| it.row_id).collect();
     assert_eq!(rows, ["b", "a"]);
     // Once nothing can be late any more the sweep has caught up, and rests.
+    let soon = Source {
+        feed_lag: Duration::from_secs(1),
+        ..Source::at(&endpoint)
+    };
+    tenant.update_source(&soon).await;
     until(&tenant, "the sweep", |feed| feed.durable_cursor == "101").await;
 }
 
@@ -33,7 +39,7 @@ async fn an_event_that_becomes_visible_behind_the_cursor_is_found_by_the_sweep()
 async fn an_event_that_is_found_late_does_not_undo_a_later_one_of_its_row() {
     let app = TestApp::start().await;
     let endpoint = Endpoint::start("").await.unwrap();
-    let tenant = trailing(&app, &endpoint, Duration::from_secs(10)).await;
+    let tenant = trailing(&app, &endpoint, Duration::from_hours(1)).await;
     endpoint.publish_at(101, event("101", "b", "one"));
     taken(&tenant, 1).await;
     endpoint.write_outside("airports", "a", text("two"));
@@ -44,6 +50,52 @@ async fn an_event_that_is_found_late_does_not_undo_a_later_one_of_its_row() {
     let rows: Vec<_> = changes.iter().map(|it| (&*it.row_id, it.text())).collect();
     let wanted = [("b", "one"), ("a", "two"), ("a", "two")];
     assert_eq!(rows, wanted.map(|(row, text)| (row, json!(text))));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn events_around_one_that_is_known_do_not_undo_it_though_their_reader_is_new() {
+    let mut app = TestApp::start().await;
+    let endpoint = Endpoint::start("").await.unwrap();
+    let tenant = trailing(&app, &endpoint, Duration::from_hours(1)).await;
+    endpoint.publish_at(101, event("101", "b", "one"));
+    endpoint.write_outside("airports", "a", text("two"));
+    taken(&tenant, 2).await;
+    endpoint.hold(Kind::Events);
+    let reset = v1::ResetFeedRequest {
+        name: "dataSources/crm".to_owned(),
+        ..v1::ResetFeedRequest::default()
+    };
+    tenant.sources().reset_feed(reset).await.unwrap();
+    let address = app.restart().await;
+    endpoint.publish_at(100, event("100", "a", "one"));
+    endpoint.write_outside("airports", "a", text("three"));
+    endpoint.release(Kind::Events);
+    taken(&tenant.at(&address), 4).await;
+    let changes: Vec<_> = log(&app).await;
+    let rows: Vec<_> = changes.iter().map(|it| (&*it.row_id, it.text())).collect();
+    let wanted = [("b", "one"), ("a", "two"), ("a", "three"), ("a", "three")];
+    assert_eq!(rows, wanted.map(|(row, text)| (row, json!(text))));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_row_that_cannot_be_loaded_is_read_again_later() {
+    let app = TestApp::start().await;
+    let endpoint = Endpoint::start("").await.unwrap();
+    let tenant = app.tenant(&endpoint).await;
+    let create = intent::create("airports", "a", &json!({"text": "ours"}));
+    tenant.confirm(intent::commit("ours", vec![create])).await;
+    for _ in 0..4 {
+        let unavailable = Answer::status(StatusCode::SERVICE_UNAVAILABLE);
+        endpoint.script(Kind::Load, unavailable);
+    }
+    // Of before, as it turns out.
+    endpoint.publish(event("e", "a", "theirs"));
+    eventually("the row to be read again", async || {
+        (log(&app).await.len() == 3).then_some(())
+    })
+    .await;
+    let texts: Vec<_> = log(&app).await.iter().map(Delta::text).collect();
+    assert_eq!(texts, ["ours", "theirs", "ours"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -134,13 +186,9 @@ async fn a_refused_cursor_stops_the_feed_until_an_operator_resets_it() {
     tenant.disable("a pause").await;
     tenant.enable().await;
     tenant
-        .confirm(integration::app::intent::commit(
+        .confirm(intent::commit(
             "c",
-            vec![integration::app::intent::create(
-                "airports",
-                "c",
-                &json!({}),
-            )],
+            vec![intent::create("airports", "c", &json!({}))],
         ))
         .await;
     assert_eq!(endpoint.arrivals_of(Kind::Events).len(), asked.len());
