@@ -285,7 +285,7 @@ impl World {
             floor: 0,
             step: held.step.clone(),
             caught_up: false,
-            weight: 0,
+            unread: BTreeSet::new(),
         });
         let current = self.tables.source().epoch == reader.epoch;
         let (reply, append) = self.tables.run(now, command);

@@ -155,7 +155,7 @@ impl Node {
         let Some(courier) = &mut self.courier else {
             return tasks;
         };
-        for over in courier.window.over(courier.now(now)) {
+        while let Some(over) = courier.window.pop_over(courier.now(now)) {
             courier.window.finish(over);
         }
         if !courier.ends.is_empty() {
@@ -470,6 +470,7 @@ impl World {
                 epoch,
                 sequence,
                 client_tx_id: terms.client_tx_id.clone(),
+                weight: 0,
             }),
             _ => Command::Start(Start {
                 source: CRM.to_owned(),
@@ -478,6 +479,7 @@ impl World {
                 node: self.nodes[node].id,
                 terms,
                 revision,
+                weight: 0,
             }),
         };
         let reply = self.fenced_run(epoch, command);
@@ -578,6 +580,7 @@ impl World {
                 .iter()
                 .map(backends::operation::Operation::key)
                 .collect(),
+            unclear: Vec::new(),
             read_back: None,
             jitter: 0.5,
             certificate_expires_at: None,
@@ -622,6 +625,7 @@ fn waiting(entry: &InboxEntry) -> Waiting {
     Waiting {
         sequence: entry.sequence,
         lanes: entry.lanes.clone(),
+        weight: 0,
         holds_until: entry.may_apply_until.filter(|_| entry.dead),
         tried: entry.attempts > 0,
         due_at: entry.due_at.max(open_until.unwrap_or(entry.due_at)),
