@@ -97,7 +97,8 @@ async fn commits_that_waited_before_they_were_counted_are_counted() {
                        '{}', now(), now() \
                    FROM generate_series(1, 3) AS n";
     sqlx::query(waiting).execute(&pool).await.unwrap();
-    let known = "INSERT INTO row_versions (org_id, model, row_id, sync_id) VALUES ('o', 'm', 'a', 7)";
+    let known =
+        "INSERT INTO row_versions (org_id, model, row_id, sync_id) VALUES ('o', 'm', 'a', 7)";
     sqlx::query(known).execute(&pool).await.unwrap();
     migrate(&database.options()).await.unwrap();
     let counted: Vec<(String, i64, i64)> =

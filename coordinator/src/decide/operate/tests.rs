@@ -186,7 +186,10 @@ fn a_dead_commit_reenters_at_the_end_and_its_receipt_says_so() {
     assert_eq!(ledger.reentered_at, Some(desk.state.now));
     assert_eq!(desk.last.inbox_changed[&at(dead)].sequence, 3);
     assert_eq!(desk.verbs(), [("retry", Some("a"))]);
-    assert!(desk.last.versions.is_empty(), "it was unsettled all the time");
+    assert!(
+        desk.last.versions.is_empty(),
+        "it was unsettled all the time"
+    );
     let started = desk.started(3);
     assert_eq!((started.number, started.trigger), (4, Trigger::Manual));
     desk.settle(3, &started, applied(), false);

@@ -132,7 +132,10 @@ fn an_older_commit_counts_although_a_newer_one_on_the_row_is_settled() {
     };
     assert!(early.metadata.contains(&("pending", "true".to_owned())));
     settled_as(&mut state, 1, refused());
-    assert!(matches!(run(&mut state, view("fresh")).0, Reply::Queued(..)));
+    assert!(matches!(
+        run(&mut state, view("fresh")).0,
+        Reply::Queued(..)
+    ));
 }
 
 #[test]
