@@ -76,6 +76,9 @@ pub fn parse_object(bytes: &[u8]) -> Result<Map<String, Value>, JsonError> {
 /// The one text of a value: keys sorted by code point, no white space, numbers as written.
 ///
 /// Equal values have equal texts; values whose numbers are written differently have not.
+///
+/// # Panics
+/// Never: what is written is UTF-8.
 pub fn canonical(value: &Value) -> String {
     let mut text = Vec::new();
     write_canonical(value, &mut text);
@@ -88,9 +91,22 @@ pub fn compare_numbers(a: &Number, b: &Number) -> Ordering {
     number::Decimal::read(a.as_str()).cmp(&number::Decimal::read(b.as_str()))
 }
 
-/// The length of a number's text when it is written without an exponent, as Postgres does.
-pub fn plain_length(number: &Number) -> usize {
-    number::plain_length(number.as_str())
+/// The length of a value's shortest text, in bytes: escapes left out, numbers without an exponent, as
+/// Postgres writes them.
+pub fn extent(value: &Value) -> usize {
+    match value {
+        Value::Null | Value::Bool(true) => 4,
+        Value::Bool(false) => 5,
+        Value::Number(number) => number::plain_length(number.as_str()),
+        Value::String(text) => text.len() + 2,
+        Value::Array(items) => 2 + items.iter().map(|item| extent(item) + 1).sum::<usize>(),
+        Value::Object(fields) => {
+            2 + fields
+                .iter()
+                .map(|(key, value)| key.len() + 4 + extent(value))
+                .sum::<usize>()
+        }
+    }
 }
 
 /// Whether two values are the same, numbers by value: `{"a":1}` and `{"a":1.0}` are.

@@ -22,6 +22,8 @@ pub mod lanes;
 mod pace;
 mod run;
 pub mod shares;
+#[cfg(test)]
+mod simulation;
 mod window;
 
 use std::collections::HashMap;
@@ -32,7 +34,7 @@ use std::time::Duration;
 use backends::data_source::client::EndpointClient;
 use backends::data_source::clock::Clock;
 use futures_util::{FutureExt, StreamExt};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::{Instant, MissedTickBehavior, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -83,6 +85,8 @@ pub struct Tools {
     pub attempts: Shares,
     /// The same for connections that look into inboxes.
     pub looks: Shares,
+    /// Answers of feeds that are longer than others may be, read at a time.
+    pub large_answers: Arc<Semaphore>,
     /// Counts.
     pub metrics: Metrics,
     /// Every task is on it.
@@ -225,7 +229,7 @@ impl Shared {
         for owned in self.tools.store.owned(self.node).await? {
             self.tell(owned);
         }
-        for (organization, source) in self.tools.store.pushed_sources(self.node).await? {
+        for (organization, source) in self.tools.store.waiting_feeds(self.node).await? {
             self.tools.wake.ring_feed(&organization, &source);
         }
         let orphans = self.tools.store.orphans(self.node, CLAIM).await?;

@@ -216,13 +216,16 @@ impl Command {
         }
     }
 
-    /// About how many bytes it adds to a batch.
+    /// About how many bytes it adds to a batch, as it is read or as it is written.
     pub fn weight(&self) -> usize {
         match self {
             Self::Accept(accept) => accept.weight + 256 * accept.commit.operations.len(),
-            Self::Start(_) | Self::Settle(_) | Self::Expire(_) | Self::Control(_) => 1_024,
-            Self::Operate(operate) => 1_024 * (1 + operate.targets.len()),
-            Self::TakeEvents(take) => take.weight + 256 * take.events.len(),
+            Self::Start(start) => 1_024 + start.weight,
+            Self::Settle(settle) => 1_024 + settle.weight(),
+            Self::Expire(expire) => 1_024 + expire.weight,
+            Self::Control(_) => 1_024,
+            Self::Operate(operate) => operate.weight(),
+            Self::TakeEvents(take) => take.weight(),
         }
     }
 

@@ -109,6 +109,16 @@ impl Failure {
             .as_ref()
             .map_or(String::new(), |reason| format!(" ({reason})"));
         let mut text = format!("error: {}{reason}", self.message);
+        if let (Some(operation), []) = (self.told("operation"), self.violations.as_slice()) {
+            text.push_str("\n  operations[");
+            text.push_str(operation);
+            text.push(']');
+            if let (Some(model), Some(id)) = (self.told("model"), self.told("id")) {
+                for part in [": ", model, "/", id] {
+                    text.push_str(part);
+                }
+            }
+        }
         for (field, rule) in &self.violations {
             text.push_str("\n  ");
             text.push_str(field);
@@ -120,6 +130,11 @@ impl Failure {
             text.push_str(&duration::format(delay));
         }
         text
+    }
+
+    fn told(&self, name: &str) -> Option<&str> {
+        let mut metadata = self.metadata.iter();
+        metadata.find_map(|(key, value)| (key == name).then_some(value.as_str()))
     }
 
     /// For a program.

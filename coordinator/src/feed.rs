@@ -20,10 +20,12 @@ mod load;
 mod pace;
 mod poll;
 mod record;
+#[cfg(test)]
+mod simulation;
 mod take;
 pub mod trail;
 
-pub(crate) use poll::TOO_LARGE;
+pub(crate) use poll::{LARGE_ANSWERS, TOO_LARGE};
 
 use std::collections::HashSet;
 use std::panic::AssertUnwindSafe;
@@ -47,7 +49,7 @@ use crate::decide::Feed;
 use crate::domain::{FeedState, OrganizationId, SourceState};
 use crate::refusal::Refusal;
 use crate::store::Error;
-use crate::store::feeds::Look;
+use crate::store::feeds::{Look, Waits};
 use crate::telemetry::metrics::Metrics;
 
 /// How long a reader waits after the database was away or an append was lost.
@@ -76,7 +78,7 @@ pub(crate) struct FeedReader {
     clock: (OffsetDateTime, Instant),
     /// Nothing is done before this.
     held: Instant,
-    pushed: bool,
+    waits: Waits,
     /// The schema says that rows live in the source, as far as is known.
     named: bool,
     pace: Pace,
@@ -163,7 +165,7 @@ impl FeedReader {
             feed: None,
             clock: (OffsetDateTime::UNIX_EPOCH, now),
             held: now,
-            pushed: false,
+            waits: Waits::default(),
             named: false,
             pace: Pace::new(now),
             sweep: None,
@@ -201,13 +203,12 @@ impl FeedReader {
     }
 
     async fn live(&mut self) {
-        let (tools, flight) = (self.tools.clone(), Arc::clone(&self.flight));
-        let mut waiter = tools.wake.feed(&self.organization, &self.source);
-        flight.opened().await;
+        let wake = Arc::clone(&self.tools.wake);
+        let mut waiter = wake.feed(&self.organization, &self.source);
+        self.flight.opened().await;
         loop {
             tokio::select! {
                 () = waiter.rung() => self.stale = true,
-                () = flight.landed() => {}
                 () = tokio::time::sleep_until(self.next()) => {}
             }
             if self.held > Instant::now() {
@@ -238,10 +239,12 @@ impl FeedReader {
         if self.stale || self.look.is_none() {
             self.see().await?;
         }
-        if self.pushed {
+        if self.waits.pushed {
             self.drain().await?;
         }
-        self.reread().await?;
+        if self.waits.rereads {
+            self.reread().await?;
+        }
         if !self.polls() {
             return Ok(());
         }
@@ -266,7 +269,7 @@ impl FeedReader {
             return Err(Trouble::Fenced);
         }
         self.stale = false;
-        self.pushed = look.pushed;
+        self.waits = look.waits;
         self.observe(look.now, look.last_sync_id);
         let stood = self.look.as_ref();
         let moved = stood
@@ -277,6 +280,7 @@ impl FeedReader {
             // What is read from here on may be older than what we know of.
             self.ended_at = None;
             self.last_sweep_at = None;
+            self.history.forget_all();
         }
         if moved || reset || !self.named {
             self.sweep = None;
@@ -336,7 +340,7 @@ impl FeedReader {
     /// When to take the next turn although nothing happened.
     fn next(&self) -> Instant {
         let now = Instant::now();
-        if self.stale || self.pushed || self.look.is_none() || self.flight.has_rereads() {
+        if self.stale || self.waits.anything() || self.look.is_none() {
             return self.held.max(now);
         }
         if !self.polls() {

@@ -59,7 +59,20 @@ struct Shared {
 #[derive(Debug)]
 struct Submitted {
     command: Command,
+    /// See [`Command::weight`].
+    weight: usize,
     reply: oneshot::Sender<Result<Reply, Error>>,
+}
+
+impl Submitted {
+    fn new(command: Command, reply: oneshot::Sender<Result<Reply, Error>>) -> Self {
+        let weight = command.weight();
+        Self {
+            command,
+            weight,
+            reply,
+        }
+    }
 }
 
 impl Flushers {
@@ -101,7 +114,7 @@ impl Flushers {
         if broken::is(Control::RequestFuture) && matches!(command, Command::Accept(_)) {
             return Box::pin(self.shared.decide_here(organization, command)).await;
         }
-        self.enqueue(organization, Submitted { command, reply })?;
+        self.enqueue(organization, Submitted::new(command, reply))?;
         let span = tracing::debug_span!("append", command = name);
         let answer = answer.instrument(span).await;
         answer.unwrap_or(Err(Error::Unavailable(sqlx::Error::WorkerCrashed)))
@@ -150,7 +163,7 @@ impl Shared {
         }
         let mut weight = 0;
         let fit = queue.iter().take(BATCH).take_while(|one| {
-            weight += one.command.weight();
+            weight += one.weight;
             weight <= BATCH_WEIGHT
         });
         let count = fit.count().max(1);
@@ -176,13 +189,13 @@ impl Shared {
                 let mut first: Vec<_> = commands
                     .into_iter()
                     .zip(replies)
-                    .map(|(command, reply)| Submitted { command, reply })
+                    .map(|(command, reply)| Submitted::new(command, reply))
                     .collect();
                 let second = first.split_off(first.len() / 2);
                 Box::pin(self.flush(organization, first)).await;
                 Box::pin(self.flush(organization, second)).await;
             }
-            Err(error) if commands.len() == 1 || !about_one_command(&error) => {
+            Err(error) if commands.len() == 1 || !error.is_about_the_statement() => {
                 tracing::warn!(%organization, %error, cause = ?error, "a batch was not appended");
                 let mut error = Some(error);
                 for reply in replies {
@@ -357,14 +370,6 @@ impl Shared {
 #[cfg(feature = "broken")]
 fn named(commands: &[Command]) -> &'static str {
     commands.first().map_or("nothing", Command::name)
-}
-
-/// Whether an error may be one command's fault, so that its neighbours would do without it.
-fn about_one_command(error: &Error) -> bool {
-    matches!(
-        error,
-        Error::Refused(_) | Error::Exists(_) | Error::Corrupt { .. }
-    )
 }
 
 /// A caller that went away does not need its answer.

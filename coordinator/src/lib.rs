@@ -16,6 +16,8 @@ pub mod duration;
 pub mod failure;
 pub mod feed;
 pub mod flush;
+#[cfg(test)]
+mod in_memory;
 pub mod keys;
 pub mod lifecycle;
 pub mod log;

@@ -33,7 +33,7 @@ pub fn page_size(requested: i32) -> Result<usize, Refusal> {
         ..0 => Err(Refusal::field(
             "page_size_invalid",
             "page_size",
-            "is not negative",
+            "must not be negative",
         )),
         0 => Ok(USUAL.unsigned_abs() as usize),
         _ => Ok(requested.min(LARGEST).unsigned_abs() as usize),
@@ -95,7 +95,7 @@ impl PageTokens {
             return Ok(None);
         }
         self.position(asked, token).map(Some).ok_or_else(|| {
-            let rule = "comes from an earlier answer to the same list";
+            let rule = "must be the `next_page_token` of an earlier answer to the same list, with the same parameters";
             Refusal::field("page_token_invalid", "page_token", rule)
         })
     }

@@ -1,5 +1,5 @@
 //! What must not be kept for ever and has no partitions to drop: once an hour it is deleted, in small
-//! batches, by one node at a time.
+//! batches, by one node at a time. So is what a source left behind that was too much to go with it.
 
 #[cfg(test)]
 mod tests;
@@ -64,6 +64,11 @@ fn spans(retention: Retention) -> impl Iterator<Item = (Aged, u16)> {
         source.map(|days| (Aged::SourceCommits, days)),
         Some((Aged::FeedEvents, retention.feed_event_days)),
         Some((Aged::QuarantinedEvents, retention.quarantined_event_days)),
+        Some((Aged::GoneFeedEvents, retention.feed_event_days)),
+        Some((
+            Aged::GoneQuarantinedEvents,
+            retention.quarantined_event_days,
+        )),
         Some((Aged::Actions, retention.action_days)),
         Some((Aged::Nodes, NODE_DAYS)),
     ]

@@ -102,7 +102,7 @@ impl Store {
             ledger: pool(ledger_options, ledger),
             leases: pool(reads_options.clone(), 2),
             log: pool(log_options, LOG_CONNECTIONS),
-            signals: pool(signals_options, 2),
+            signals: pool(signals_options, 1),
             reads: pool(reads_options, reads),
         }
     }

@@ -94,6 +94,9 @@ impl Wake {
         for action in &append.actions {
             self.sources.ring(organization, &action.source);
         }
+        for (source, _) in &append.rereads {
+            self.feeds.ring(organization, source);
+        }
         for source in &append.sources_removed {
             self.sources.ring(organization, source);
             self.feeds.ring(organization, source);

@@ -2,7 +2,8 @@
 //!
 //! One call of [`EndpointClient::send`] is at most one HTTP request at the endpoint: nothing is
 //! repeated, redirected or proxied. The deadline covers name look-up, connection, and the body to
-//! its last byte; the body is never held beyond 1 MiB, and never decompressed.
+//! its last byte; the body is never held beyond 1 MiB, unless the caller allows more, and never
+//! decompressed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -82,9 +83,14 @@ impl EndpointClient {
     ///
     /// When the future is dropped the connection is closed; the request may have been taken.
     pub async fn send(&self, request: Request<'_>) -> Exchange {
+        self.send_for(request, LONGEST_ANSWER).await
+    }
+
+    /// As [`EndpointClient::send`], with so many bytes of the answer's body at most.
+    pub async fn send_for(&self, request: Request<'_>, longest: usize) -> Exchange {
         let begun = Instant::now();
         let mut exchange = Exchange::empty(self.clock.now());
-        let sent = self.exchange(&request, &mut exchange).await;
+        let sent = self.exchange(&request, longest, &mut exchange).await;
         exchange.failure = sent.err();
         exchange.elapsed = begun.elapsed();
         tracing::debug!(
@@ -101,6 +107,7 @@ impl EndpointClient {
     async fn exchange(
         &self,
         request: &Request<'_>,
+        longest: usize,
         exchange: &mut Exchange,
     ) -> Result<(), Failure> {
         request
@@ -144,7 +151,7 @@ impl EndpointClient {
         {
             return Err(forbidden(UrlFault::AddressForbidden));
         }
-        read_body(response, &mut exchange.body).await
+        read_body(response, longest, &mut exchange.body).await
     }
 }
 
@@ -182,7 +189,7 @@ fn server_date(headers: &HeaderMap) -> Option<std::time::SystemTime> {
 }
 
 /// Reads into `body` as long as it stays within bounds; what has come stays there on failure.
-async fn read_body(mut response: Response, body: &mut Bytes) -> Result<(), Failure> {
+async fn read_body(mut response: Response, limit: usize, body: &mut Bytes) -> Result<(), Failure> {
     let encodings = response.headers().get_all(CONTENT_ENCODING);
     if encodings
         .iter()
@@ -193,7 +200,6 @@ async fn read_body(mut response: Response, body: &mut Bytes) -> Result<(), Failu
             message: "the answer is compressed, although no encoding was asked for".to_owned(),
         });
     }
-    let limit = LONGEST_ANSWER;
     let too_large = || Failure {
         class: FailureClass::BodyTooLarge,
         message: format!("the answer's body is longer than {limit} bytes"),

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
-use backends::json::{MAX_BYTES, MAX_FIELDS, plain_length};
+use backends::json::{MAX_BYTES, MAX_FIELDS, extent};
 use jsonschema::Validator;
 use serde_json::{Map, Value};
 
@@ -199,23 +199,6 @@ impl fmt::Debug for Model {
             .field("open", &self.shape.open)
             .field("groups", &self.groups)
             .finish_non_exhaustive()
-    }
-}
-
-/// The length of a value's shortest JSON text, escapes left out, numbers as Postgres writes them.
-fn extent(value: &Value) -> usize {
-    match value {
-        Value::Null | Value::Bool(true) => 4,
-        Value::Bool(false) => 5,
-        Value::Number(number) => plain_length(number),
-        Value::String(text) => text.len() + 2,
-        Value::Array(items) => 2 + items.iter().map(|item| extent(item) + 1).sum::<usize>(),
-        Value::Object(fields) => {
-            2 + fields
-                .iter()
-                .map(|(key, value)| key.len() + 4 + extent(value))
-                .sum::<usize>()
-        }
     }
 }
 

@@ -67,7 +67,7 @@ impl SchemasApi {
             return Err(Refusal::field(
                 "version_invalid",
                 "version",
-                "is not negative",
+                "must not be negative",
             ));
         }
         let found = store::schemas::get(&self.rooms.store, caller.organization, version).await?;

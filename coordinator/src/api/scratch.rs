@@ -6,6 +6,7 @@ use std::time::Duration;
 use backends::data_source::client::EndpointClient;
 use backends::data_source::egress::EgressPolicy;
 use secrecy::SecretString;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
@@ -58,6 +59,7 @@ pub(super) fn rooms(store: Store) -> Rooms {
         wake: Arc::clone(&wake),
         attempts: Shares::new(16),
         looks: Shares::new(1),
+        large_answers: Arc::new(Semaphore::new(1)),
         metrics: metrics.clone(),
         tasks,
     };

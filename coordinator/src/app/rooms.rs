@@ -6,6 +6,7 @@ use std::sync::Arc;
 use backends::data_source::client::EndpointClient;
 use backends::data_source::egress::EgressPolicy;
 use secrecy::SecretString;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Identity, ServerTlsConfig};
 use uuid::Uuid;
@@ -17,6 +18,7 @@ use crate::config::Config;
 use crate::courier::shares::Shares;
 use crate::courier::{Couriers, Lease, Tools};
 use crate::failure::Failure;
+use crate::feed::LARGE_ANSWERS;
 use crate::flush::Flushers;
 use crate::keys::{KeyFault, KeyRing, MasterKeys};
 use crate::lifecycle::Lifecycle;
@@ -133,6 +135,7 @@ fn tools(
         wake,
         attempts,
         looks,
+        large_answers: Arc::new(Semaphore::new(LARGE_ANSWERS)),
         metrics,
         tasks,
     })

@@ -74,6 +74,7 @@ pub(super) enum Registered {
         id: String,
     },
     /// Change what the flags name.
+    #[command(group = limits::changes())]
     Update {
         /// Its id.
         id: String,
@@ -265,11 +266,6 @@ fn change(
     limits: &Limits,
 ) -> Result<v1::UpdateDataSourceRequest, Failure> {
     let (mut source, paths) = settings(url, limits)?;
-    if paths.is_empty() {
-        return Err(Failure::input(
-            "nothing to change: give --url, --timeout, …",
-        ));
-    }
     source.name = name(id);
     Ok(v1::UpdateDataSourceRequest {
         data_source: Some(source),

@@ -128,9 +128,14 @@ fn stale() -> Status {
     let mut details = ErrorDetails::with_error_info(
         "stale_context",
         "coordinator.ablo",
-        [("sync_id".to_owned(), "9".to_owned())],
+        [
+            ("sync_id", "9"),
+            ("operation", "1"),
+            ("model", "notes"),
+            ("id", "n1"),
+        ]
+        .map(|(key, value)| (key.to_owned(), value.to_owned())),
     );
-    details.add_bad_request_violation("operations[0].read_at", "the row has changed since");
     details.set_retry_info(Some(std::time::Duration::from_secs(2)));
     Status::with_error_details(Code::Aborted, "the row has changed", details)
 }
@@ -229,6 +234,16 @@ fn a_commit_says_exactly_one_thing() {
     }
 }
 
+#[test]
+fn an_update_of_a_source_changes_something() {
+    let line = ["coordinator", "source", "update", "crm"];
+    let error = Cli::try_parse_from(line).unwrap_err();
+    assert_eq!(error.exit_code(), 2);
+    assert!(error.to_string().contains("--feed-lag"), "{error}");
+    let feed_lag = ["--feed-lag", "2s"];
+    assert!(Cli::try_parse_from(line.iter().chain(&feed_lag)).is_ok());
+}
+
 #[tokio::test]
 async fn a_commit_is_sent_and_its_receipt_shown() {
     let running = Running::start().await;
@@ -270,8 +285,8 @@ async fn a_refusal_says_why_where_and_when_to_return() {
     assert_eq!(failure.exit_code(), 1);
     assert_eq!(
         failure.text(),
-        "error: the row has changed (stale_context)\n  operations[0].read_at: the row has changed \
-         since\n  the same call may succeed after 2s"
+        "error: the row has changed (stale_context)\n  operations[1]: notes/n1\n  the same call may \
+         succeed after 2s"
     );
     assert_eq!(failure.json()["error"]["metadata"]["sync_id"], "9");
 

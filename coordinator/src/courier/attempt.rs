@@ -7,14 +7,14 @@ mod verdict;
 use std::sync::Arc;
 use std::time::Duration;
 
-use backends::data_source::classify::Outcome;
+use backends::data_source::classify::{AttemptError, Outcome};
 use backends::data_source::client::Request;
 use backends::data_source::endpoint::EndpointUrl;
 use backends::data_source::excerpt::excerpt;
 use backends::data_source::exchange::{Exchange, FailureClass};
 use backends::data_source::sign::SigningKey;
-use backends::data_source::wire::{self, RequestKind};
-use backends::operation::Operation;
+use backends::data_source::wire::RequestKind;
+use backends::operation::{Operation, RowKey};
 use tokio::time::Instant;
 use tracing::{Instrument, Span};
 use uuid::Uuid;
@@ -32,9 +32,15 @@ use crate::feed::tell_denied;
 use crate::store::Error;
 use crate::telemetry::trace;
 
-/// A settle that the database does not take is tried again after this long: the answer is known,
-/// and only we know it.
+/// A settle that the database does not take is tried again after this long, and ever more seldom: the
+/// answer is known, and only we know it.
 const SETTLE_AGAIN: Duration = Duration::from_millis(250);
+
+/// But so often at least.
+const SETTLE_SELDOM: Duration = Duration::from_secs(30);
+
+/// The class of an attempt whose answer the database refuses to keep.
+const NOT_RECORDED: &str = "answer_not_recorded";
 
 /// An attempt to be made.
 pub(super) struct Attempt {
@@ -46,6 +52,8 @@ pub(super) struct Attempt {
     pub(super) sequence: i64,
     /// What it rests on; nothing, for most commits.
     pub(super) terms: Option<Arc<Terms>>,
+    /// Bytes of the commit's body.
+    pub(super) weight: usize,
     /// Of the inbox that it was chosen from.
     pub(super) revision: i64,
     /// Gives the commit's rows free when the attempt has ended; none for what is not sent.
@@ -110,6 +118,7 @@ impl Attempt {
             epoch: self.epoch,
             sequence: self.sequence,
             client_tx_id: terms.client_tx_id.clone(),
+            weight: self.weight,
         });
         match self.tools.flushers.submit(&self.organization, expire).await {
             Ok(Reply::NotStartable(why)) => End::Expired(Some(why)),
@@ -181,6 +190,7 @@ impl Attempt {
         let settle = Settle {
             never_left: left.is_zero(),
             rows: case.operations.iter().map(Operation::key).collect(),
+            unclear: self.unclear(started, &case.operations),
             read_back: verdict.read_back.or(looked).map(Box::new),
             ..self.record(started, &exchange, verdict.outcome)
         };
@@ -198,13 +208,15 @@ impl Attempt {
         }
         let end = self.settle(settle).await;
         crash_point!("attempt.settled");
-        if let End::Settled(entry, _) = &end {
-            self.landed(started, entry.is_none());
+        if let (End::Settled(entry, _), Some(flying)) = (&end, &self.flying) {
+            flying.landed(started.number, entry.is_none());
         }
         end
     }
 
-    async fn settle(&self, settle: Settle) -> End {
+    async fn settle(&self, mut settle: Settle) -> End {
+        let mut pause = SETTLE_AGAIN;
+        let mut whole = true;
         loop {
             let command = Command::Settle(settle.clone());
             match self
@@ -217,28 +229,30 @@ impl Attempt {
                     return End::Settled(entry, source);
                 }
                 Ok(Reply::Denied(source)) => {
-                    self.denied(settle);
+                    let of = (&self.organization, self.source.as_str());
+                    tell_denied(&self.tools.metrics, of, &settle.client_tx_id);
                     return End::Settled(None, source);
                 }
                 Ok(_) => {
                     tracing::warn!("fenced: an answer came after the source had changed hands");
                     return End::Fenced;
                 }
+                Err(error) if whole && error.is_about_the_statement() => {
+                    tracing::error!(
+                        client_tx_id = settle.client_tx_id,
+                        %error,
+                        cause = ?error,
+                        "an answer cannot be recorded: it is taken for none"
+                    );
+                    settle = without_answer(settle);
+                    whole = false;
+                }
                 Err(error) => {
                     tracing::warn!(%error, "an answer is not recorded yet");
-                    tokio::time::sleep(SETTLE_AGAIN).await;
+                    tokio::time::sleep(pause).await;
+                    pause = (2 * pause).min(SETTLE_SELDOM);
                 }
             }
-        }
-    }
-
-    /// The event that showed the commit's effect was passed over for the commit's own change, which will
-    /// not come: its rows are read.
-    fn denied(&self, settle: Settle) {
-        let source = (&self.organization, self.source.as_str());
-        tell_denied(&self.tools.metrics, source, &settle.client_tx_id);
-        if let Some(flying) = &self.flying {
-            flying.read_again(settle.rows);
         }
     }
 
@@ -254,16 +268,16 @@ impl Attempt {
 
     /// A commit that was sent before may have taken effect before an event that came in between: what
     /// the endpoint answered for its rows may then be older than they are.
-    fn landed(&self, started: &Started, finished: bool) {
-        let Some(flying) = &self.flying else {
-            return;
-        };
-        flying.landed(started.number, finished, || {
-            let sent = wire::operations(&started.body).unwrap_or_default();
-            let rows = sent.iter().map(Operation::key);
-            rows.map(|row| (lane(&self.organization, &row.model, &row.id), row))
-                .collect()
-        });
+    fn unclear(&self, started: &Started, operations: &[Operation]) -> Vec<RowKey> {
+        let flying = self.flying.as_ref();
+        let unclear = flying.map(|flying| flying.unclear(started.number));
+        let unclear = unclear.unwrap_or_default();
+        if unclear.is_empty() {
+            return Vec::new();
+        }
+        let rows = operations.iter().map(Operation::key);
+        rows.filter(|row| unclear.contains(&lane(&self.organization, &row.model, &row.id)))
+            .collect()
     }
 
     async fn start(&self) -> Result<Reply, Error> {
@@ -274,6 +288,7 @@ impl Attempt {
             node: self.node,
             terms: self.terms.clone(),
             revision: self.revision,
+            weight: self.weight,
         };
         self.tools
             .flushers
@@ -330,10 +345,27 @@ impl Attempt {
                 .filter(|status| *status != 200)
                 .map(|_| excerpt(&exchange.body)),
             rows: Vec::new(),
+            unclear: Vec::new(),
             read_back: None,
             never_left: false,
             jitter: rand::random(),
             certificate_expires_at: exchange.certificate_expires_at.map(Into::into),
         }
+    }
+}
+
+/// What can be recorded of an attempt whose answer cannot: its commit is sent again on the schedule.
+fn without_answer(settle: Settle) -> Settle {
+    let error = AttemptError {
+        class: NOT_RECORDED.to_owned(),
+        message: "the database refused to keep the answer".to_owned(),
+    };
+    Settle {
+        outcome: Outcome::Unknown { error },
+        may_still_apply: true,
+        excerpt: None,
+        read_back: None,
+        certificate_expires_at: None,
+        ..settle
     }
 }

@@ -16,7 +16,7 @@ use crate::decide::{InboxEntry, NotStartable};
 /// Rejections under way at most.
 const AT_ONCE: usize = 64;
 
-/// When commits are over, by sequence.
+/// Commits by the time when something of theirs is over.
 #[derive(Debug, Default)]
 pub(super) struct Expiry {
     order: BTreeSet<(OffsetDateTime, i64)>,
@@ -29,6 +29,11 @@ impl Expiry {
         self.forget(sequence);
         self.order.insert((at, sequence));
         self.ends.insert(sequence, at);
+    }
+
+    /// Whether a commit is here.
+    pub(super) fn contains(&self, sequence: i64) -> bool {
+        self.ends.contains_key(&sequence)
     }
 
     /// A commit has no end any more, or is finished.

@@ -9,10 +9,9 @@
 //! on one of its rows in between, or nobody knows, its rows are read again once it is settled.
 
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use backends::operation::RowKey;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
@@ -37,8 +36,6 @@ struct Inner {
     events: HashSet<i64>,
     /// Lanes of commits that wait after their first attempt, on which no event came since.
     quiet: HashMap<i64, i64>,
-    /// Rows to be read again.
-    rereads: BTreeSet<RowKey>,
 }
 
 impl Default for Flight {
@@ -136,31 +133,25 @@ impl Flight {
         self.lock().quiet.retain(|_, sequence| waits(*sequence));
     }
 
-    /// Takes the rows to be read again.
-    pub fn rereads(&self) -> BTreeSet<RowKey> {
-        std::mem::take(&mut self.lock().rereads)
-    }
-
-    /// Whether there are any.
-    pub fn has_rereads(&self) -> bool {
-        !self.lock().rereads.is_empty()
-    }
-
-    /// Rows that could not be read again now.
-    pub fn read_again(&self, rows: BTreeSet<RowKey>) {
-        self.lock().rereads.extend(rows);
-    }
-
-    /// Returns when an attempt has ended that events wait for, or whose rows are to be read again.
+    /// Returns when an attempt has ended that events wait for.
     pub async fn landed(&self) {
         self.landed.notified().await;
     }
 }
 
 impl Flying {
+    /// The lanes of the commit's rows that an event may have come to since its first attempt, as far as
+    /// is known after this one: how many-eth it is.
+    pub fn unclear(&self, number: i32) -> HashSet<i64> {
+        let inner = self.flight.lock();
+        let lanes = self.lanes.iter().copied().filter(|_| number > 1);
+        lanes
+            .filter(|lane| inner.quiet.get(lane) != Some(&self.sequence))
+            .collect()
+    }
+
     /// The attempt was settled: the commit's how many-eth it was, and whether that finished the commit.
-    /// `rows` are the commit's, with their lanes.
-    pub fn landed(&self, number: i32, finished: bool, rows: impl FnOnce() -> Vec<(i64, RowKey)>) {
+    pub fn landed(&self, number: i32, finished: bool) {
         let mut inner = self.flight.lock();
         if !finished {
             if number == 1 {
@@ -169,21 +160,10 @@ impl Flying {
             }
             return;
         }
-        let quiet = |inner: &Inner, lane| inner.quiet.get(&lane) == Some(&self.sequence);
-        if number > 1 && !self.lanes.iter().all(|lane| quiet(&inner, *lane)) {
-            let mut again = rows();
-            again.retain(|(lane, _)| !quiet(&inner, *lane));
-            inner.rereads.extend(again.into_iter().map(|(_, row)| row));
-        }
         // Whoever finishes on a row ends the quiet of those before it, too.
         for lane in &self.lanes {
             inner.quiet.remove(lane);
         }
-    }
-
-    /// Rows of the commit are to be read again, once it gives them free.
-    pub fn read_again(&self, rows: Vec<RowKey>) {
-        self.flight.lock().rereads.extend(rows);
     }
 }
 
@@ -198,7 +178,7 @@ impl Drop for Flying {
                 }
             }
         }
-        if !inner.events.is_empty() || !inner.rereads.is_empty() {
+        if !inner.events.is_empty() {
             self.flight.landed.notify_one();
         }
     }
@@ -247,17 +227,6 @@ mod tests {
 
     use super::*;
 
-    fn row(id: &str) -> RowKey {
-        RowKey {
-            model: "airports".to_owned(),
-            id: id.to_owned(),
-        }
-    }
-
-    fn rows() -> Vec<(i64, RowKey)> {
-        vec![(1, row("a")), (2, row("b"))]
-    }
-
     #[tokio::test]
     async fn attempts_and_events_at_one_row_wait_for_each_other() {
         let flight = Arc::new(Flight::default());
@@ -297,25 +266,23 @@ mod tests {
     }
 
     #[test]
-    fn rows_are_read_again_when_an_event_came_while_their_commit_was_in_doubt() {
+    fn rows_are_unclear_when_an_event_came_while_their_commit_was_in_doubt() {
         let flight = Arc::new(Flight::default());
         let attempt = |number, finished| {
             let flying = Flight::depart(&flight, 7, vec![1, 2]).unwrap();
-            flying.landed(number, finished, rows);
+            let unclear = flying.unclear(number);
+            flying.landed(number, finished);
+            unclear
         };
         attempt(1, false);
-        attempt(2, true);
-        assert!(!flight.has_rereads());
+        assert_eq!(attempt(2, true), HashSet::new());
         attempt(1, false);
         flight.moved(2);
         attempt(2, false);
-        attempt(3, true);
-        assert_eq!(flight.rereads(), BTreeSet::from([row("b")]));
+        assert_eq!(attempt(3, true), HashSet::from([2]));
         // First sent by an owner before: nobody knows what came in between.
-        attempt(2, true);
-        assert_eq!(flight.rereads(), BTreeSet::from([row("a"), row("b")]));
-        attempt(1, true);
-        assert!(!flight.has_rereads());
+        assert_eq!(attempt(2, true), HashSet::from([1, 2]));
+        assert_eq!(attempt(1, true), HashSet::new());
     }
 
     #[test]
@@ -324,7 +291,7 @@ mod tests {
         let quiet = |flight: &Flight| flight.lock().quiet.len();
         let failed = |sequence, lanes| {
             let flying = Flight::depart(&flight, sequence, lanes).unwrap();
-            flying.landed(1, false, rows);
+            flying.landed(1, false);
         };
         failed(7, vec![1, 2]);
         failed(8, vec![2, 3]);

@@ -141,7 +141,7 @@ impl Courier {
                 }
             }
             crash_point!("courier.read");
-            for sequence in self.window.over(self.now()) {
+            while let Some(sequence) = self.window.pop_over(self.now()) {
                 self.finish(sequence);
             }
             self.expire_what_is_over(&ends);
@@ -177,7 +177,6 @@ impl Courier {
             let after = self.window.seen;
             let limit = if self.window.has_room() { PAGE } else { 0 };
             let _look = self.tools.looks.take(&self.organization).await;
-            let asked = Instant::now();
             let read = self
                 .tools
                 .store
@@ -189,7 +188,8 @@ impl Courier {
                 tracing::info!(source.id = self.source, epoch = self.epoch, "fenced");
                 return Ok(false);
             }
-            self.clock = (read.now, asked);
+            // Behind the database's by as much as the answer took: what holds a lane never ends early.
+            self.clock = (read.now, Instant::now());
             if self.window.revision != read.inbox_revision {
                 self.window.renew(read.inbox_revision);
                 anew = true;
@@ -324,6 +324,7 @@ impl Courier {
             node: self.node,
             sequence,
             terms: self.window.terms(sequence),
+            weight: self.window.weight(sequence),
             revision: self.window.revision,
             flying: None,
         }

@@ -1,7 +1,7 @@
 //! The commits of one source that its courier knows of: which stand in which lane, which may start,
 //! and when. Pure bookkeeping; times are those of the database.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use time::OffsetDateTime;
@@ -28,7 +28,7 @@ pub(super) struct Window {
     /// Commits that were taken out, and whose attempt has not ended.
     out: HashSet<i64>,
     /// Commits that are not sent any more and hold their lanes until a time.
-    holding: BTreeMap<i64, OffsetDateTime>,
+    holding: Expiry,
     expiry: Expiry,
     /// Every commit up to this sequence is here or finished.
     pub(super) seen: i64,
@@ -43,6 +43,7 @@ pub(super) struct Window {
 struct Place {
     due_at: OffsetDateTime,
     failed_at: Option<OffsetDateTime>,
+    weight: u32,
     tried: bool,
     terms: Option<Arc<Terms>>,
     asked: bool,
@@ -68,7 +69,7 @@ impl Window {
             let sequence = entry.sequence;
             let due_at = due(entry.due_at, entry.failed_at, recovery);
             if let Some(until) = entry.holds_until {
-                self.holding.insert(sequence, until);
+                self.holding.set(sequence, until);
             } else if let Some(at) = entry.terms.as_ref().and_then(|it| it.expires_at) {
                 self.expiry.set(sequence, at);
             }
@@ -81,6 +82,7 @@ impl Window {
             let place = Place {
                 due_at,
                 failed_at: entry.failed_at,
+                weight: entry.weight,
                 tried: entry.tried,
                 terms: entry.terms,
                 asked: entry.asked,
@@ -95,7 +97,7 @@ impl Window {
         let Some(place) = self.waiting.get(&sequence) else {
             return;
         };
-        let held = self.holding.contains_key(&sequence) || self.out.contains(&sequence);
+        let held = self.holding.contains(sequence) || self.out.contains(&sequence);
         if held || !self.lanes.is_runnable(sequence) {
             return;
         }
@@ -173,9 +175,7 @@ impl Window {
     /// When something is to be done next, if nothing happens before.
     pub(super) fn next(&self) -> Option<OffsetDateTime> {
         let due = self.ready.first().map(|(due, _)| *due);
-        due.into_iter()
-            .chain(self.holding.values().min().copied())
-            .min()
+        due.into_iter().chain(self.holding.next()).min()
     }
 
     /// When the next commit that somebody asked for is due.
@@ -191,7 +191,7 @@ impl Window {
             self.asked.remove(&(place.due_at, sequence));
         }
         self.expiry.forget(sequence);
-        self.holding.remove(&sequence);
+        self.holding.forget(sequence);
         for runnable in self.lanes.leave(sequence) {
             self.offer(runnable);
         }
@@ -233,6 +233,12 @@ impl Window {
         self.waiting.get(&sequence)?.terms.clone()
     }
 
+    /// Bytes of a commit's body.
+    pub(super) fn weight(&self, sequence: i64) -> usize {
+        let place = self.waiting.get(&sequence);
+        place.map_or(0, |place| place.weight as usize)
+    }
+
     /// Takes out a commit whose time is over, wherever it stands.
     pub(super) fn pop_expired(&mut self, now: OffsetDateTime) -> Option<i64> {
         self.expiry.pop(now)
@@ -267,16 +273,12 @@ impl Window {
     pub(super) fn hold(&mut self, sequence: i64, until: OffsetDateTime) {
         self.expiry.forget(sequence);
         self.out.remove(&sequence);
-        self.holding.insert(sequence, until);
+        self.holding.set(sequence, until);
     }
 
-    /// Commits that need not hold their lanes any more.
-    pub(super) fn over(&self, now: OffsetDateTime) -> Vec<i64> {
-        let holding = self.holding.iter();
-        holding
-            .filter(|(_, until)| **until <= now)
-            .map(|(sequence, _)| *sequence)
-            .collect()
+    /// Takes a commit that need not hold its lanes any more.
+    pub(super) fn pop_over(&mut self, now: OffsetDateTime) -> Option<i64> {
+        self.holding.pop(now)
     }
 
     /// The source came back: what failed in the spell is due at once.

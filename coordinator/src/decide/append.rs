@@ -67,6 +67,10 @@ pub struct Append {
     pub quarantined: Vec<Quarantined>,
     /// Pushed events that were dealt with, by source and position.
     pub pushed_done: BTreeSet<(String, i64)>,
+    /// Rows to be read again, by source: the log may not end on what it holds of them.
+    pub rereads: BTreeSet<(String, RowKey)>,
+    /// Those that were, by source and position.
+    pub rereads_done: BTreeSet<(String, i64)>,
 }
 
 /// Something that an operator did, for the record.
@@ -180,6 +184,8 @@ impl Append {
             && self.feeds.is_empty()
             && self.events.is_empty()
             && self.pushed_done.is_empty()
+            && self.rereads.is_empty()
+            && self.rereads_done.is_empty()
     }
 
     /// How many more commits are pending afterwards than before.
@@ -187,6 +193,17 @@ impl Append {
         i64::try_from(self.inbox.len()).unwrap_or(0)
             - i64::try_from(self.inbox_done.len()).unwrap_or(0)
             - self.dead
+    }
+
+    /// Notes rows of a source that are to be read again.
+    pub(super) fn read_again<'a>(
+        &mut self,
+        source: &str,
+        rows: impl IntoIterator<Item = &'a RowKey>,
+    ) {
+        let rows = rows.into_iter().cloned();
+        self.rereads
+            .extend(rows.map(|row| (source.to_owned(), row)));
     }
 
     /// Notes how a source stands after a decision.

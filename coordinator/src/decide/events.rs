@@ -73,6 +73,7 @@ pub(super) fn take(state: &mut State, append: &mut Append, take: &TakeEvents) ->
     for place in 0..take.events.len() {
         taking.event(place);
     }
+    taking.append.read_again(&take.source, &take.unread);
     if taking.unclear.is_empty() {
         taking.step();
     }
@@ -310,6 +311,11 @@ impl Taking<'_> {
                 }
             }
             Step::Stop(state) => self.feed.state = *state,
+            Step::Reread(positions) => {
+                let source = &self.take.source;
+                let done = positions.iter().map(|position| (source.clone(), *position));
+                self.append.rereads_done.extend(done);
+            }
         }
     }
 

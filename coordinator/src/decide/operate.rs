@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::Reply;
 use super::append::{Action, Append};
 use super::control::{disabled, not_found};
-use super::settle::{Ending, SIGNATURE_TOLERANCE};
+use super::settle::{Ending, SIGNATURE_TOLERANCE, weight_of};
 use super::start::close_lost;
 use super::state::{InboxEntry, Source, State, Touched};
 use crate::domain::{CommitState, SourceState, Trigger};
@@ -82,6 +82,17 @@ pub enum Verb {
         /// Although an earlier attempt may still be applied.
         force: bool,
     },
+}
+
+impl Operate {
+    /// About how many bytes it adds to a batch.
+    pub(super) fn weight(&self) -> usize {
+        let given = match &self.verb {
+            Verb::Apply(changes) => weight_of(changes),
+            _ => 0,
+        };
+        given + 1_024 * (1 + self.targets.len())
+    }
 }
 
 impl Verb {
@@ -355,6 +366,11 @@ impl Hand<'_> {
         self.state.inbox.remove(&key);
         self.append.inbox_changed.remove(&key);
         self.append.inbox_done.insert(key);
+        if entry.echoed && !matches!(self.operate.verb, Verb::Apply(_)) {
+            // The event that showed its effect was passed over for its own change.
+            self.append.read_again(&entry.source, &rows);
+            return format!("{detail}, though the feed had shown that it was applied");
+        }
         detail
     }
 }

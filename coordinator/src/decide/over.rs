@@ -21,6 +21,8 @@ pub struct Expire {
     pub sequence: i64,
     /// That commit, by its caller's name.
     pub client_tx_id: String,
+    /// Bytes of its body, for the size of a batch.
+    pub weight: usize,
 }
 
 pub(super) fn touch(expire: &Expire, touched: &mut Touched) {

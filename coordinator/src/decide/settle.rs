@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use backends::data_source::classify::{AttemptError, Outcome};
 use backends::data_source::schedule::jittered;
+use backends::json::extent;
 use backends::operation::{Change, RowKey};
 use time::OffsetDateTime;
 
@@ -55,6 +56,9 @@ pub struct Settle {
     pub excerpt: Option<String>,
     /// The rows that the commit's operations touch, of those that were sent.
     pub rows: Vec<RowKey>,
+    /// Those of them that somebody else may have changed since it was first sent: once it is finished,
+    /// they are read again.
+    pub unclear: Vec<RowKey>,
     /// What loads of its rows showed, if any were made.
     pub read_back: Option<Box<ReadBack>>,
     /// The node was too slow to send it at all: nobody is at fault but us, and nothing is spent.
@@ -63,6 +67,23 @@ pub struct Settle {
     pub jitter: f64,
     /// When the certificate that the endpoint showed ends.
     pub certificate_expires_at: Option<OffsetDateTime>,
+}
+
+impl Settle {
+    /// About how many bytes it adds to a batch.
+    pub(super) fn weight(&self) -> usize {
+        let answered = match &self.outcome {
+            Outcome::Applied(changes) => weight_of(changes),
+            _ => 0,
+        };
+        answered + 128 * self.rows.len()
+    }
+}
+
+/// About how many bytes changes add to a batch.
+pub(super) fn weight_of(changes: &[Change]) -> usize {
+    let row = |change: &Change| change.row.as_ref().map_or(0, extent);
+    changes.iter().map(|change| 256 + row(change)).sum()
 }
 
 pub(super) fn touch(settle: &Settle, touched: &mut Touched) {
@@ -124,7 +145,12 @@ pub(super) fn settle(state: &mut State, append: &mut Append, settle: &Settle) ->
     append.put_source(&source, disabled);
     state.sources.insert(source.id.clone(), source.clone());
     if finished && entry.echoed && matches!(settle.outcome, Outcome::Refused { .. }) {
+        // The event that showed its effect was passed over for its own change, which will not come.
+        append.read_again(&settle.source, &settle.rows);
         return Reply::Denied(Box::new(source));
+    }
+    if finished {
+        append.read_again(&settle.source, &settle.unclear);
     }
     Reply::Settled((!finished).then(|| Box::new(entry)), Box::new(source))
 }

@@ -34,6 +34,8 @@ pub struct Start {
     pub terms: Option<Arc<Terms>>,
     /// The [`Source::inbox_revision`] that it knows the order of the commits by.
     pub revision: i64,
+    /// Bytes of the commit's body, for the size of a batch.
+    pub weight: usize,
 }
 
 /// An attempt that may leave.

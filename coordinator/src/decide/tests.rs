@@ -313,6 +313,7 @@ fn start_of(epoch: i64) -> Command {
         node: Uuid::nil(),
         terms: None,
         revision: 0,
+        weight: 0,
     })
 }
 
@@ -336,6 +337,7 @@ fn settle_of(started: &Started, outcome: Outcome, may_still_apply: bool) -> Comm
         may_still_apply,
         excerpt: None,
         rows: vec![key("1")],
+        unclear: Vec::new(),
         read_back: None,
         url: "https://crm.example/".to_owned(),
         trigger: started.trigger,
@@ -722,4 +724,30 @@ fn a_certificates_end_is_known_until_another_is_shown_or_the_endpoint_moves() {
     };
     run(&mut state, Command::Settle(late));
     assert_eq!(known(&state), None, "what the endpoint before showed");
+}
+
+#[test]
+fn a_command_weighs_what_it_carries() {
+    const ROW: usize = 1 << 20;
+    let mut state = with_source();
+    let started = in_flight(&mut state);
+    let change = Change {
+        operation: None,
+        kind: OperationKind::Update,
+        model: "airports".to_owned(),
+        id: "1".to_owned(),
+        row: Some(json!({"text": "x".repeat(ROW)})),
+        transaction_id: None,
+    };
+    let answer = settle_of(&started, Outcome::Applied(vec![change; 2]), false);
+    assert!(answer.weight() > 2 * ROW);
+    assert!(settle_of(&started, applied(), false).weight() < 4_096);
+    let Command::Start(start) = start_of(1) else {
+        unreachable!("start_of makes a start")
+    };
+    let start = Start {
+        weight: ROW,
+        ..start
+    };
+    assert!(Command::Start(start).weight() > ROW);
 }

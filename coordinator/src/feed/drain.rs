@@ -17,7 +17,7 @@ impl FeedReader {
         let waiting = store.pushed_batch(&self.organization, &self.source, BATCH);
         let waiting = waiting.await?;
         let Some(oldest) = waiting.iter().map(|one| one.received_at).min() else {
-            self.pushed = false;
+            self.waits.pushed = false;
             return Ok(());
         };
         let lag = self.look.as_ref().map(|look| look.lag).unwrap_or_default();

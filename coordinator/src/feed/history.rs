@@ -58,6 +58,11 @@ impl History {
         self.own.remove(row);
     }
 
+    /// The same of every row.
+    pub(super) fn forget_all(&mut self) {
+        self.own.clear();
+    }
+
     /// Position of the row's last change by an event, if it is remembered.
     pub(super) fn own(&self, row: &RowKey) -> Option<i64> {
         self.own.get(row).copied()

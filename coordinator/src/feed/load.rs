@@ -1,4 +1,5 @@
-//! Rows as the source holds them: where nobody can tell which of two changes came last.
+//! Rows as the source holds them: where nobody can tell which of two changes came last, or what became
+//! of a commit.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -20,6 +21,9 @@ use crate::store::source_requests::LastRequests;
 
 /// Loads of rows in flight.
 const LOADS: usize = 8;
+
+/// Rows read again at a time.
+const REREADS: i64 = 100;
 
 /// Times in a row that rows cannot be loaded, after which events are taken at their word, and their
 /// rows read again later.
@@ -47,12 +51,14 @@ impl FeedReader {
     }
 
     /// Gives every event of each row what the source holds now: the log may have a later one already,
-    /// and what an event says itself would undo that.
+    /// and what an event says itself would undo that. The rows that could not be loaded, to be read
+    /// again later.
     pub(super) async fn load_rows(
         &mut self,
         events: &mut [ExternalEvent],
         schema: Option<&Schema>,
-    ) -> Result<(), Trouble> {
+    ) -> Result<BTreeSet<RowKey>, Trouble> {
+        let mut unread = BTreeSet::new();
         let mut rows: HashMap<RowKey, Vec<usize>> = HashMap::new();
         for (place, event) in events.iter().enumerate() {
             if let Ok(change) = &event.change {
@@ -87,7 +93,7 @@ impl FeedReader {
                     tracing::warn!(source.id = self.source, error, "a row was not loaded");
                     let told = places.iter().any(|place| events[*place].id.is_some());
                     if told && fault.kind == ReadFaultKind::Unavailable {
-                        self.flight.read_again(BTreeSet::from([row]));
+                        unread.insert(row);
                     }
                     for place in places {
                         without_row(&mut events[place]);
@@ -100,7 +106,7 @@ impl FeedReader {
             event.loaded = true;
             self.tell_unread(event);
         }
-        Ok(())
+        Ok(unread)
     }
 
     /// Leaves out the rows that were read again and are what the log ends on: of them there is nothing
@@ -185,10 +191,13 @@ impl FeedReader {
         }
     }
 
-    /// Reads rows again that commits in doubt may have left older in the log than they are.
+    /// Reads rows again of which the log may not end on what the source holds.
     pub(super) async fn reread(&mut self) -> Result<(), Trouble> {
-        let rows = self.flight.rereads();
-        if rows.is_empty() {
+        let store = &self.tools.store;
+        let waiting = store.rereads(&self.organization, &self.source, REREADS);
+        let (positions, rows): (Vec<i64>, BTreeSet<RowKey>) = waiting.await?.into_iter().unzip();
+        if positions.is_empty() {
+            self.waits.rereads = false;
             return Ok(());
         }
         let schema = self.tools.schemas.latest(&self.organization).await?;
@@ -197,10 +206,10 @@ impl FeedReader {
             behind: false,
             again: false,
             floor: 0,
-            step: Step::Stay,
+            step: Step::Reread(positions),
             caught_up: false,
         };
-        let again = rows.clone().into_iter().map(|row| ExternalEvent {
+        let again = rows.into_iter().map(|row| ExternalEvent {
             id: None,
             lane: lane(&self.organization, &row.model, &row.id),
             change: Ok(Change {
@@ -221,9 +230,6 @@ impl FeedReader {
         let read = self
             .events(again.collect(), &terms, schema.as_deref())
             .await;
-        if !matches!(read, Ok(Ok(_))) {
-            self.flight.read_again(rows);
-        }
         if let Err(Anew::Schema(version)) = read? {
             let schemas = &self.tools.schemas;
             schemas.refresh(&self.organization, version).await?;

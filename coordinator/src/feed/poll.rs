@@ -1,5 +1,6 @@
 //! One request for events, or for a row, and what it came to.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use backends::data_source::classify::{ReadFault, ReadFaultKind, feed_outcome, refuses_cursor};
@@ -34,6 +35,13 @@ const FULL: usize = 100;
 
 /// The class of a failed poll: the next event alone is longer than an answer may be.
 pub(crate) const TOO_LARGE: &str = "event_too_large";
+
+/// The longest answer that is read when a single event was asked for: one that is longer than an event
+/// may be is then kept aside, and the feed goes on.
+const LONGEST_EVENT: usize = 8 << 20;
+
+/// Such answers that a node reads at a time.
+pub(crate) const LARGE_ANSWERS: usize = 4;
 
 /// The longest cursor that is kept, in bytes.
 const LONGEST_CURSOR: usize = 4 << 10;
@@ -194,20 +202,22 @@ impl FeedReader {
     /// A page of events; `None` when there was none, which is on record then.
     async fn page(&mut self, cursor: Option<&str>) -> Result<Option<FeedPage>, Trouble> {
         let body = events_body(cursor, self.limit, &self.scope());
-        let exchange = self.ask(wire::RequestKind::Events, body).await?;
-        let too_large = exchange
-            .failure
-            .as_ref()
-            .is_some_and(|failure| failure.class == FailureClass::BodyTooLarge);
-        if too_large && self.limit > 1 {
+        let mut exchange = self.ask(wire::RequestKind::Events, body.clone()).await?;
+        if is_too_large(&exchange) && self.limit > 1 {
             self.limit /= 2;
             return Ok(None);
         }
-        if too_large {
+        if is_too_large(&exchange) {
+            let turns = Arc::clone(&self.tools.large_answers);
+            let _turn = turns.acquire().await.map_err(|_| Trouble::Database)?;
+            let asked = (wire::RequestKind::Events, body);
+            exchange = self.ask_for(asked, LONGEST_EVENT).await?;
+        }
+        if is_too_large(&exchange) {
             let fault = ReadFault {
                 kind: ReadFaultKind::Unavailable,
                 class: TOO_LARGE.to_owned(),
-                message: "the answer is longer than 1 MiB although one event was asked for; \
+                message: "the answer is longer than 8 MiB although one event was asked for; \
                           the feed stands still until the endpoint leaves the event out or \
                           shortens it, or the feed is reset to a cursor behind it"
                     .to_owned(),
@@ -289,6 +299,15 @@ impl FeedReader {
         kind: wire::RequestKind,
         body: Vec<u8>,
     ) -> Result<Exchange, Trouble> {
+        self.ask_for((kind, body), wire::LONGEST_ANSWER).await
+    }
+
+    /// The same, with so many bytes of the answer at most.
+    async fn ask_for(
+        &self,
+        (kind, body): (wire::RequestKind, Vec<u8>),
+        longest: usize,
+    ) -> Result<Exchange, Trouble> {
         let look = self.look.as_ref().ok_or(Trouble::Database)?;
         let keys = self.tools.keys.signing_keys(&self.organization).await?;
         if keys.is_empty() {
@@ -311,7 +330,7 @@ impl FeedReader {
             traceparent: None,
             kind,
         };
-        Ok(self.tools.endpoints.send(request).await)
+        Ok(self.tools.endpoints.send_for(request, longest).await)
     }
 
     pub(super) fn scope(&self) -> Scope {
@@ -321,6 +340,11 @@ impl FeedReader {
             ..Scope::default()
         }
     }
+}
+
+fn is_too_large(exchange: &Exchange) -> bool {
+    let failure = exchange.failure.as_ref();
+    failure.is_some_and(|failure| failure.class == FailureClass::BodyTooLarge)
 }
 
 /// A page whose cursor can be kept.

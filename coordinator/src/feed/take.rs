@@ -1,10 +1,9 @@
 //! Taking in a batch of events: judged, in the gaps between attempts at their rows, each once.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use backends::operation::{Change, RowKey};
-use serde_json::Value;
 use tokio::time::Instant;
 
 use super::judge::{Judge, Told};
@@ -216,8 +215,9 @@ impl FeedReader {
         schema: Option<&Schema>,
     ) -> Result<Result<(usize, Vec<i64>), Anew>, Trouble> {
         let (mut events, mut new, mut urged) = (events, 0, Vec::new());
+        let mut unread = BTreeSet::new();
         loop {
-            let taken = match self.command(&events, terms).await? {
+            let taken = match self.command(&events, unread, terms).await? {
                 Ok(taken) => taken,
                 Err(anew) => return Ok(Err(anew)),
             };
@@ -232,9 +232,9 @@ impl FeedReader {
                 .filter(|(place, _)| unclear.contains(place))
                 .map(|(_, event)| event)
                 .collect();
-            self.load_rows(&mut events, schema).await?;
+            unread = self.load_rows(&mut events, schema).await?;
             events = self.leave_out_told(events).await?;
-            if events.is_empty() {
+            if events.is_empty() && terms.step == Step::Stay {
                 return Ok(Ok((new, urged)));
             }
         }
@@ -243,6 +243,7 @@ impl FeedReader {
     async fn command(
         &mut self,
         events: &[ExternalEvent],
+        unread: BTreeSet<RowKey>,
         terms: &Terms,
     ) -> Result<Result<Taken, Anew>, Trouble> {
         let mut events = events.to_vec();
@@ -254,12 +255,15 @@ impl FeedReader {
             }
         }
         let ids: Vec<String> = events.iter().filter_map(|event| event.id.clone()).collect();
+        let loaded = events.iter().filter(|event| event.loaded);
+        let loaded = loaded.filter_map(|event| event.change.as_ref().ok().map(row_of));
+        let loaded: HashSet<RowKey> = loaded.collect();
         let take = TakeEvents {
             source: self.source.clone(),
             epoch: self.epoch,
             schema_version: terms.schema_version,
-            weight: events.iter().map(weight).sum(),
             events,
+            unread,
             behind: terms.behind,
             floor: terms.floor,
             step: terms.step.clone(),
@@ -273,7 +277,7 @@ impl FeedReader {
             .await?
         {
             Reply::Taken(taken) => {
-                self.took(&taken, ids, terms);
+                self.took(&taken, ids, (terms, &loaded));
                 Ok(Ok(*taken))
             }
             Reply::SchemaMoved(version) => Ok(Err(Anew::Schema(version))),
@@ -282,9 +286,23 @@ impl FeedReader {
         }
     }
 
-    fn took(&mut self, taken: &Taken, ids: Vec<String>, terms: &Terms) {
+    fn took(
+        &mut self,
+        taken: &Taken,
+        ids: Vec<String>,
+        (terms, loaded): (&Terms, &HashSet<RowKey>),
+    ) {
         self.observe(taken.now, taken.last_sync_id);
-        self.feed = Some(taken.feed.clone());
+        let stood = self.feed.as_ref().map(|feed| feed.trail.clone());
+        if terms
+            .step
+            .leads(&stood.unwrap_or_default(), &taken.feed.trail)
+        {
+            self.feed = Some(taken.feed.clone());
+        } else {
+            // It was reset meanwhile: that is seen first, and all that follows from it.
+            self.stale = true;
+        }
         if taken.written {
             self.noted.wrote(None);
         }
@@ -301,8 +319,8 @@ impl FeedReader {
         for (row, sync_id) in &taken.changed {
             self.flight
                 .moved(lane(&self.organization, &row.model, &row.id));
-            // What was read again may be of later events than those that polls bring next.
-            if terms.again {
+            // What was read again, or loaded, may be of later events than those that polls bring next.
+            if terms.again || loaded.contains(row) {
                 self.history.forget(row);
             } else {
                 self.history.changed(row.clone(), *sync_id);
@@ -345,24 +363,4 @@ fn split(
         .into_iter()
         .partition(|event| free.get(&event.lane).copied().unwrap_or(true));
     (free, held, until)
-}
-
-/// About how many bytes an event adds to a batch.
-fn weight(event: &ExternalEvent) -> usize {
-    match &event.change {
-        Ok(change) => change.row.as_ref().map_or(0, extent),
-        Err(misfit) => misfit.event.len(),
-    }
-}
-
-fn extent(value: &Value) -> usize {
-    match value {
-        Value::String(text) => text.len() + 2,
-        Value::Array(items) => items.iter().map(|item| extent(item) + 1).sum(),
-        Value::Object(fields) => fields
-            .iter()
-            .map(|(key, value)| key.len() + 4 + extent(value))
-            .sum(),
-        Value::Null | Value::Bool(_) | Value::Number(_) => 8,
-    }
 }

@@ -51,18 +51,7 @@ async fn prepared(scratch: &Scratch) -> Flushers {
         .await
         .unwrap();
     let node = node(scratch);
-    let settings = SourceSettings {
-        url: "https://crm.example/".to_owned(),
-        retry: RetrySchedule {
-            delays: vec![Duration::from_secs(5)],
-        },
-        request_timeout: Duration::from_secs(15),
-        max_in_flight: 16,
-        max_per_second: 0,
-        max_pending: 1_000_000,
-        feed_lag: Duration::from_mins(1),
-    };
-    let create = Control::CreateSource("crm".to_owned(), settings);
+    let create = Control::CreateSource("crm".to_owned(), settings());
     let reply = node
         .submit(&organization(), Command::Control(create))
         .await
@@ -80,6 +69,32 @@ async fn prepared(scratch: &Scratch) -> Flushers {
     let reply = node.submit(&organization(), push).await.unwrap();
     assert!(matches!(reply, Reply::Pushed(1)), "{reply:?}");
     node
+}
+
+fn settings() -> SourceSettings {
+    SourceSettings {
+        url: "https://crm.example/".to_owned(),
+        retry: RetrySchedule {
+            delays: vec![Duration::from_secs(5)],
+        },
+        request_timeout: Duration::from_secs(15),
+        max_in_flight: 16,
+        max_per_second: 0,
+        max_pending: 1_000_000,
+        feed_lag: Duration::from_mins(1),
+    }
+}
+
+fn start(sequence: i64, node: uuid::Uuid) -> Command {
+    Command::Start(Start {
+        source: "crm".to_owned(),
+        epoch: 1,
+        sequence,
+        node,
+        terms: None,
+        revision: 0,
+        weight: 0,
+    })
 }
 
 fn create(name: &str, model: &str, id: &str) -> Command {
@@ -194,6 +209,7 @@ fn busy(started: &Started) -> Settle {
         may_still_apply: false,
         excerpt: Some("busy".to_owned()),
         rows: Vec::new(),
+        unclear: Vec::new(),
         read_back: None,
         url: "https://crm.example/".to_owned(),
         trigger: started.trigger,
@@ -245,18 +261,8 @@ async fn a_commit_for_a_source_is_recorded_started_and_settled() {
         .await
         .unwrap();
     assert!(matches!(reply, Reply::Queued(_, 1)), "{reply:?}");
-    let start = Start {
-        source: "crm".to_owned(),
-        epoch: 1,
-        sequence: 1,
-        node: owner,
-        terms: None,
-        revision: 0,
-    };
-    let reply = node
-        .submit(&organization, Command::Start(start))
-        .await
-        .unwrap();
+    let start = start(1, owner);
+    let reply = node.submit(&organization, start).await.unwrap();
     let Reply::Started(started) = reply else {
         panic!("{reply:?}")
     };
@@ -336,15 +342,8 @@ async fn look_ups_stay_look_ups_while_tables_grow_from_empty() {
         let created = create(&format!("n{id}"), "notes", &id);
         submit(created).await.unwrap();
         submit(create(&id, "airports", &id)).await.unwrap();
-        let start = Start {
-            source: "crm".to_owned(),
-            epoch: 1,
-            sequence: number,
-            node: owner,
-            terms: None,
-            revision: 0,
-        };
-        let Reply::Started(started) = submit(Command::Start(start)).await.unwrap() else {
+        let start = start(number, owner);
+        let Reply::Started(started) = submit(start).await.unwrap() else {
             panic!("not started")
         };
         let settle = Settle {

@@ -86,7 +86,7 @@ impl Cursors {
     /// another organization's.
     pub fn open(&self, organization: &OrganizationId, text: &str) -> Result<Cursor, Refusal> {
         let invalid = || {
-            let rule = "comes from an earlier frame or answer, unchanged";
+            let rule = "must be one that an earlier frame or answer gave, unchanged";
             Refusal::field("cursor_invalid", "cursor", rule)
         };
         let bytes = BASE64_URL_SAFE_NO_PAD.decode(text).map_err(|_| invalid())?;

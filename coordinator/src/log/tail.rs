@@ -196,8 +196,24 @@ impl Log {
         self.seal.cursor(Cursor { epoch, position })
     }
 
-    /// Reads on; whether there may be more to read at once.
+    /// Reads on; whether there may be more to read at once. What can never be read is passed over:
+    /// whoever follows finds out by reading behind the ring, and is told so.
     async fn advance(&self) -> Result<bool, Error> {
+        match self.read_on().await {
+            Err(error @ (Error::Corrupt { .. } | Error::Refused(_))) => {
+                tracing::error!(organization = %self.organization, %error, "the log cannot be read");
+                let Some(head) = self.head().await? else {
+                    return Err(error);
+                };
+                self.reader.gap(&self.organization, self.end().0);
+                self.begin_anew(head, false);
+                Ok(false)
+            }
+            advanced => advanced,
+        }
+    }
+
+    async fn read_on(&self) -> Result<bool, Error> {
         let (after, since) = self.end();
         // Before the head is read: what comes later may be further.
         let furthest = self.furthest.load(Ordering::Relaxed).max(after);

@@ -1,5 +1,7 @@
 use std::sync::Arc;
+use std::time::Duration;
 
+use sqlx::Executor;
 use sqlx::postgres::PgPool;
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
@@ -8,11 +10,15 @@ use uuid::Uuid;
 use super::cursor::Cursors;
 use super::entry::Entry;
 use super::pages::Pages;
+use super::ring::After;
+use super::tail::Log;
 use super::{Break, Reader};
 use crate::keys::MasterKeys;
+use crate::store::Error;
 use crate::store::log::Logged;
 use crate::store::scratch::{Scratch, acme};
 use crate::telemetry::metrics::Metrics;
+use crate::wake::Wake;
 
 fn cursors() -> Cursors {
     let keys = MasterKeys::parse(&format!("m1:{}=", "A".repeat(43))).unwrap();
@@ -40,6 +46,60 @@ async fn epoch(pool: &PgPool) -> Uuid {
     epoch.fetch_one(pool).await.unwrap()
 }
 
+fn reader(scratch: &Scratch) -> Reader {
+    Reader {
+        store: scratch.store.clone(),
+        cursors: cursors(),
+        metrics: Metrics::noop(),
+        tasks: TaskTracker::new(),
+        turns: Semaphore::new(2),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_that_cannot_be_read_is_told_to_who_follows_and_the_tail_goes_on() {
+    let scratch = Scratch::start().await;
+    let partitions = crate::migrate::partitions::ensure(&scratch.store.reads);
+    partitions.await.unwrap();
+    let wake = Arc::<Wake>::default();
+    let log = Arc::new(Log::new(acme(), Arc::new(reader(&scratch))));
+    assert!(log.start(&wake).await.unwrap());
+    let mut moved = log.watch();
+    let follows = async |position: i64, kind: &str| {
+        let sql = format!(
+            "INSERT INTO deltas (org_id, sync_id, created_at, kind, model, row_id, row)
+             VALUES ('acme', {position}, clock_timestamp(), '{kind}', 'notes', 'a', '{{}}');
+             UPDATE heads SET last_sync_id = {position}"
+        );
+        let written = sqlx::raw_sql(sqlx::AssertSqlSafe(sql));
+        scratch.store.reads.execute(written).await.unwrap();
+        wake.ring_log(&acme());
+    };
+    let mut until = async |position: i64| {
+        let reached = async {
+            while log.reached().position < position {
+                moved.changed().await.unwrap();
+            }
+        };
+        let reached = tokio::time::timeout(Duration::from_mins(1), reached).await;
+        reached.expect("the tail goes on");
+    };
+    let start = log.reached().position;
+    follows(start + 1, "UPDATE").await;
+    until(start + 1).await;
+    follows(start + 2, "NONSENSE").await;
+    until(start + 2).await;
+    let era = log.era();
+    let told = log.after(era, start + 1, (9, 9_999));
+    assert!(matches!(told, Ok(After::Behind)), "{told:?}");
+    let told = log.page(era, start + 1).await;
+    assert!(matches!(told, Err(Error::Corrupt { .. })), "{told:?}");
+    follows(start + 3, "UPDATE").await;
+    until(start + 3).await;
+    let after = log.after(era, start + 2, (9, 9_999));
+    assert!(matches!(after, Ok(After::Entries(_))), "{after:?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn pages_are_read_once_for_all_and_say_what_is_missing_and_why() {
     let scratch = Scratch::start().await;
@@ -53,13 +113,7 @@ async fn pages_are_read_once_for_all_and_say_what_is_missing_and_why() {
              UPDATE heads SET last_sync_id = 600",
         )
         .await;
-    let reader = Reader {
-        store: scratch.store.clone(),
-        cursors: cursors(),
-        metrics: Metrics::noop(),
-        tasks: TaskTracker::new(),
-        turns: Semaphore::new(2),
-    };
+    let reader = reader(&scratch);
     let (pages, organization) = (Pages::default(), acme());
     let epoch = epoch(&scratch.store.reads).await;
     let after = |position| pages.after(&reader, &organization, (epoch, position));

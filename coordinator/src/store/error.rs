@@ -34,6 +34,16 @@ pub enum Error {
     Refused(#[source] sqlx::Error),
 }
 
+impl Error {
+    /// Whether another statement may do, and this one will not: the database is well.
+    pub fn is_about_the_statement(&self) -> bool {
+        matches!(
+            self,
+            Self::Refused(_) | Self::Exists(_) | Self::Corrupt { .. }
+        )
+    }
+}
+
 impl From<sqlx::Error> for Error {
     fn from(error: sqlx::Error) -> Self {
         let state = match &error {

@@ -4,6 +4,7 @@ mod append;
 
 use std::time::Duration;
 
+use backends::operation::RowKey;
 use sqlx::Row;
 use sqlx::postgres::PgRow;
 use time::OffsetDateTime;
@@ -96,8 +97,24 @@ pub struct Look {
     pub lag: Duration,
     /// The feed; `None` before it was first read.
     pub feed: Option<Feed>,
-    /// Pushed events wait.
+    /// What waits for its reader.
+    pub waits: Waits,
+}
+
+/// What waits for the reader of a feed, beside the feed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Waits {
+    /// Pushed events.
     pub pushed: bool,
+    /// Rows to be read again.
+    pub rereads: bool,
+}
+
+impl Waits {
+    /// Whether anything does.
+    pub fn anything(self) -> bool {
+        self.pushed || self.rereads
+    }
 }
 
 /// A pushed event that waits.
@@ -209,9 +226,32 @@ impl Store {
         .await
     }
 
-    /// The sources of a node that pushed events wait for.
-    pub async fn pushed_sources(&self, node: Uuid) -> Result<Vec<(OrganizationId, String)>, Error> {
-        let rows: Vec<(String, String)> = sqlx::query_as(include_str!("sql/pushed_sources.sql"))
+    /// The first rows that are to be read again, with what tells each time apart.
+    pub async fn rereads(
+        &self,
+        organization: &OrganizationId,
+        source: &str,
+        limit: i64,
+    ) -> Result<Vec<(i64, RowKey)>, Error> {
+        let (organization, source) = (organization.clone(), source.to_owned());
+        detached(&self.reads, |pool| async move {
+            let rows: Vec<(i64, String, String)> = sqlx::query_as(include_str!("sql/rereads.sql"))
+                .bind(organization.as_str())
+                .bind(source)
+                .bind(limit)
+                .fetch_all(&pool)
+                .await?;
+            let rows = rows.into_iter();
+            Ok(rows
+                .map(|(position, model, id)| (position, RowKey { model, id }))
+                .collect())
+        })
+        .await
+    }
+
+    /// The sources of a node that pushed events or rows to be read again wait for.
+    pub async fn waiting_feeds(&self, node: Uuid) -> Result<Vec<(OrganizationId, String)>, Error> {
+        let rows: Vec<(String, String)> = sqlx::query_as(include_str!("sql/waiting_feeds.sql"))
             .bind(node)
             .fetch_all(&self.leases)
             .await?;
@@ -277,7 +317,10 @@ fn look(row: &PgRow, organization: &OrganizationId, source: &str) -> Result<Look
         timeout: milliseconds(row.try_get("request_timeout_ms")?),
         lag: milliseconds(row.try_get("feed_lag_ms")?),
         feed: kept(row, source)?,
-        pushed: row.try_get("pushed")?,
+        waits: Waits {
+            pushed: row.try_get("pushed")?,
+            rereads: row.try_get("rereads")?,
+        },
     })
 }
 

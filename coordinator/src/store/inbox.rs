@@ -47,6 +47,8 @@ pub struct Waiting {
     pub sequence: i64,
     /// Hashes of the rows that it touches.
     pub lanes: Vec<i64>,
+    /// Bytes of its body.
+    pub weight: u32,
     /// It will not be sent, and only holds its lanes until this time.
     pub holds_until: Option<OffsetDateTime>,
     /// An attempt was made before.
@@ -126,6 +128,7 @@ fn waiting(row: &PgRow) -> Result<Option<Waiting>, Error> {
     Ok(Some(Waiting {
         sequence,
         lanes: row.try_get("lanes")?,
+        weight: row.try_get::<i32, _>("weight")?.unsigned_abs(),
         holds_until: may_apply_until.filter(|_| dead),
         tried: row.try_get("tried")?,
         due_at: due_at.max(open_deadline.unwrap_or(due_at)),

@@ -1,12 +1,12 @@
 //! Reads the log: its heads, its changes by position, and the rows that it stands for.
 
 use backends::operation::{OperationKind, RowKey};
-use sqlx::Row;
 use sqlx::postgres::{PgListener, PgRow};
+use sqlx::{Acquire, Connection, Row};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Error, Store, detached};
+use super::{Error, Store, detached, pool, sign_of_life};
 use crate::domain::{OrganizationId, Participant, ParticipantKind};
 
 /// Where a log stands.
@@ -269,10 +269,30 @@ impl Store {
     }
 
     /// Hears what nodes tell each other, on a connection of its own.
-    pub async fn listener(&self) -> Result<PgListener, Error> {
-        let mut listener = PgListener::connect_with(&self.signals).await?;
+    pub async fn listener(&self) -> Result<Listener, Error> {
+        // Of a pool of its own: whatever is left of a connection that died is in nobody's way.
+        let options = self.signals.connect_options().as_ref().clone();
+        let mut listener = PgListener::connect_with(&pool(options, 1)).await?;
         listener.listen("coordinator").await?;
-        Ok(listener)
+        Ok(Listener(listener))
+    }
+}
+
+/// Hears what nodes tell each other.
+#[derive(Debug)]
+pub struct Listener(PgListener);
+
+impl Listener {
+    /// The next telling; `None` when the connection was lost and made again.
+    pub async fn heard(&mut self) -> Result<Option<String>, Error> {
+        let heard = self.0.try_recv().await?;
+        Ok(heard.map(|telling| telling.payload().to_owned()))
+    }
+
+    /// Asks whether the database is still at the other end.
+    pub async fn sign_of_life(&mut self) -> Result<(), Error> {
+        let connection = self.0.acquire().await?;
+        Ok(sign_of_life(connection.ping()).await?)
     }
 }
 

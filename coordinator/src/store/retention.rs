@@ -22,6 +22,10 @@ pub enum Aged {
     FeedEvents,
     /// Events that could not be taken in.
     QuarantinedEvents,
+    /// Names of events of sources that are gone, whatever their age.
+    GoneFeedEvents,
+    /// Events of such sources that could not be taken in.
+    GoneQuarantinedEvents,
     /// What operators did.
     Actions,
     /// Leases of nodes that are gone and own nothing.
@@ -36,6 +40,8 @@ impl Aged {
             Self::SourceCommits => "source_commits",
             Self::FeedEvents => "feed_events",
             Self::QuarantinedEvents => "quarantined_events",
+            Self::GoneFeedEvents => "gone_feed_events",
+            Self::GoneQuarantinedEvents => "gone_quarantined_events",
             Self::Actions => "operator_actions",
             Self::Nodes => "nodes",
         }
@@ -47,6 +53,8 @@ impl Aged {
             Self::SourceCommits => include_str!("sql/prune_source_commits.sql"),
             Self::FeedEvents => include_str!("sql/prune_feed_events.sql"),
             Self::QuarantinedEvents => include_str!("sql/prune_quarantined_events.sql"),
+            Self::GoneFeedEvents => include_str!("sql/prune_gone_feed_events.sql"),
+            Self::GoneQuarantinedEvents => include_str!("sql/prune_gone_quarantined_events.sql"),
             Self::Actions => include_str!("sql/prune_operator_actions.sql"),
             Self::Nodes => include_str!("sql/prune_nodes.sql"),
         }

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -13,6 +13,10 @@ use crate::store::Store;
 
 /// What is told within this time is told together.
 const GATHER: Duration = Duration::from_millis(20);
+
+/// Where nothing was heard for so long, it is looked whether anybody is there: a connection that
+/// vanished without a word says nothing either.
+const QUIET: Duration = Duration::from_secs(5);
 
 /// A connection that was lost is made again after this long.
 const AGAIN: Duration = Duration::from_millis(500);
@@ -51,17 +55,20 @@ async fn listen(store: &Store, wake: &Wake, node: &str) {
             Ok(mut listener) => {
                 // Something may have been told before we listened.
                 wake.ring_all();
-                loop {
-                    match listener.try_recv().await {
-                        Ok(Some(telling)) => wake.hear(telling.payload(), node),
+                let error = loop {
+                    match timeout(QUIET, listener.heard()).await {
+                        Ok(Ok(Some(telling))) => wake.hear(&telling, node),
                         // The connection was lost, and made again: so may tellings have been.
-                        Ok(None) => wake.ring_all(),
-                        Err(error) => {
-                            tracing::warn!(%error, "other nodes are not heard");
-                            break;
+                        Ok(Ok(None)) => wake.ring_all(),
+                        Ok(Err(error)) => break error,
+                        Err(_quiet) => {
+                            if let Err(error) = listener.sign_of_life().await {
+                                break error;
+                            }
                         }
                     }
-                }
+                };
+                tracing::warn!(%error, "other nodes are not heard");
             }
             Err(error) => tracing::warn!(%error, "other nodes are not heard"),
         }

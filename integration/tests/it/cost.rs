@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use coordinator::cluster::{Cluster, ClusterOptions, Durability};
-use integration::app::{Flags, Tenant, TestApp, intent};
+use integration::app::{Flags, Tenant, TestApp, eventually, intent};
 use integration::endpoint::Endpoint;
 use integration::node::temporary_folder;
+use proto::v1;
 use proto::v1::CommitRequest;
 use serde_json::json;
 use sqlx::PgPool;
@@ -102,7 +103,14 @@ fn counts<const N: usize>(counts: [(&str, i64); N]) -> BTreeMap<String, i64> {
 async fn a_commit_runs_the_statements_that_it_must_and_no_more() {
     let counting = Counting::start().await;
     let endpoint = Endpoint::start("").await.unwrap();
+    endpoint.without_feed();
     let tenant = counting.app.tenant(&endpoint).await;
+    // That there is no feed is the last that its reader writes.
+    eventually("the feed to be looked for", async || {
+        let feed = tenant.status().await.feed?;
+        (feed.state() == v1::FeedState::None).then_some(())
+    })
+    .await;
     let create = |model: &str, id: &str| intent::create(model, id, &json!({"text": "one"}));
     for model in ["notes", "airports"] {
         let first = intent::commit(model, vec![create(model, "first")]);

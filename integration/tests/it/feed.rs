@@ -268,16 +268,38 @@ async fn an_event_that_cannot_be_read_is_kept_aside_and_its_neighbours_are_taken
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_event_that_is_larger_than_one_may_be_is_kept_aside_and_the_feed_goes_on() {
+    let app = TestApp::start().await;
+    let endpoint = Endpoint::start("").await.unwrap();
+    endpoint.publish(event("before", "a", "one"));
+    endpoint.publish(event("huge", "b", &"x".repeat(2 << 20)));
+    endpoint.publish(event("behind", "c", "one"));
+    let tenant = app.tenant(&endpoint).await;
+    let feed = taken(&tenant, 2).await;
+    assert_eq!(feed.quarantined_count, 1);
+    let rows: Vec<_> = log(&app).await.into_iter().map(|it| it.row_id).collect();
+    assert_eq!(rows, ["a", "c"]);
+    let kept: (String, String, i32) =
+        sqlx::query_as("SELECT event_id, message, octet_length(event) FROM quarantined_events")
+            .fetch_one(&app.pool())
+            .await
+            .unwrap();
+    assert_eq!(kept.0, "huge");
+    assert!(kept.1.contains("longer than"), "{}", kept.1);
+    assert!(kept.2 <= 64 << 10);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_event_that_is_too_large_to_be_read_is_told_of() {
     let app = TestApp::start().await;
     let endpoint = Endpoint::start("").await.unwrap();
-    endpoint.publish(event("huge", "a", &"x".repeat(2 << 20)));
+    endpoint.publish(event("huge", "a", &"x".repeat(9 << 20)));
     let tenant = app.tenant(&endpoint).await;
     let warning = eventually("the warning", async || {
         let mut warnings = tenant.status().await.warnings.into_iter();
         warnings.find(|it| it.starts_with("the feed stands still since"))
     });
-    assert!(warning.await.contains("longer than 1 MiB"));
+    assert!(warning.await.contains("longer than 8 MiB"));
     assert!(log(&app).await.is_empty());
 }
 

@@ -3,6 +3,7 @@
 mod basics;
 mod checker;
 mod cursors;
+mod deaf;
 mod groups;
 mod interleavings;
 mod nodes;

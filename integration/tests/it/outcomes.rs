@@ -358,3 +358,36 @@ async fn a_copy_that_runs_late_runs_before_the_rows_next_commit_and_is_found_by_
     let order: Vec<_> = order.iter().map(|it| it.client_tx_id.as_str()).collect();
     assert_eq!(order, ["create-1", "next"]);
 }
+
+/// Such a commit must neither be tried for ever nor keep its row.
+#[tokio::test]
+async fn an_answer_that_the_database_refuses_to_keep_is_taken_for_none() {
+    let app = TestApp::start().await;
+    let endpoint = Endpoint::start("").await.unwrap();
+    let tenant = app.organization("acme").await;
+    endpoint.set_keys(&[tenant.key()]);
+    let source = Source {
+        retry_delays: vec![Duration::from_secs(1); 9],
+        ..Source::at(&endpoint)
+    };
+    tenant.prepare(&source).await;
+    let refuse = "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
+            $$ BEGIN RAISE EXCEPTION 'this row is not kept'; END $$;
+        CREATE TRIGGER refuse BEFORE INSERT ON deltas FOR EACH ROW
+            WHEN (NEW.row_id = '1') EXECUTE FUNCTION refuse()";
+    sqlx::raw_sql(refuse).execute(&app.pool()).await.unwrap();
+    let first = v1::CommitRequest {
+        wait: v1::Wait::Queued.into(),
+        ..create("1")
+    };
+    tenant.commit(first).await.unwrap();
+    let attempts = tenant.ended_attempts("create-1", 1).await;
+    assert_eq!(attempts[0].outcome, "unknown");
+    assert_eq!(attempts[0].error_class, "answer_not_recorded");
+    tenant.confirm(create("2")).await;
+    let keep = "DROP TRIGGER refuse ON deltas";
+    sqlx::raw_sql(keep).execute(&app.pool()).await.unwrap();
+    let receipt = tenant.confirm(create("1")).await;
+    assert!(receipt.attempt_count > 1);
+    assert_eq!(endpoint.executions().len(), 2);
+}

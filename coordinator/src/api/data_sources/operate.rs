@@ -266,7 +266,7 @@ fn code(given: String) -> Result<String, Refusal> {
     if given.len() <= LONGEST_CODE && given.bytes().all(word) {
         return Ok(given);
     }
-    let rule = "is at most 128 of `a-z`, `0-9` and `_`";
+    let rule = "must be at most 128 of `a-z`, `0-9` and `_`";
     Err(Refusal::field("field_invalid", "rejected.code", rule))
 }
 

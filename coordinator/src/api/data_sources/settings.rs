@@ -116,14 +116,14 @@ fn retry(given: &v1::DataSource) -> Result<RetrySchedule, Refusal> {
             .filter(|delay| *delay >= SHORTEST_DELAY);
         read.push(delay.ok_or_else(|| {
             let field = format!("{field}[{index}]");
-            Refusal::field("retry_policy_invalid", field, "is at least 1 ms")
+            Refusal::field("retry_policy_invalid", field, "must be at least 1 ms")
         })?);
     }
     let total = read
         .iter()
         .try_fold(Duration::ZERO, |sum, delay| sum.checked_add(*delay));
     if total.is_none_or(|total| total > LONGEST_SCHEDULE) {
-        return Err(refused("is at most 24 days together"));
+        return Err(refused("must be at most 24 days together"));
     }
     Ok(RetrySchedule { delays: read })
 }

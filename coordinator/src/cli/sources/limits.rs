@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use clap::Args;
+use clap::{ArgGroup, Args};
 use proto::v1;
 
 use crate::duration;
@@ -29,6 +29,23 @@ pub(in crate::cli) struct Limits {
     /// Pauses before the second attempt, the third, …: `5s,5m,30m`.
     #[arg(long, value_delimiter = ',', value_parser = duration::parse, value_name = "SPANS")]
     retry: Vec<Duration>,
+}
+
+/// What `source update` may change, of which it must be given something.
+pub(super) fn changes() -> ArgGroup {
+    let flags = [
+        "url",
+        "timeout",
+        "max_in_flight",
+        "max_per_second",
+        "max_pending",
+        "feed_lag",
+        "retry",
+    ];
+    ArgGroup::new("changes")
+        .args(flags)
+        .required(true)
+        .multiple(true)
 }
 
 /// A source with what was given, and the paths that name it.

@@ -58,6 +58,7 @@ fn a_recovery_brings_forward_what_failed_in_its_spell_and_nothing_else() {
 fn entry(sequence: i64, lane: i64) -> Waiting {
     Waiting {
         sequence,
+        weight: 0,
         lanes: vec![lane],
         holds_until: None,
         due_at: START,

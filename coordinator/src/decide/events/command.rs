@@ -1,10 +1,14 @@
 //! What the command says, and what it came to.
 
+use std::collections::BTreeSet;
+
+use backends::json::extent;
 use backends::operation::{Change, RowKey};
 use time::OffsetDateTime;
 
 use crate::decide::state::Feed;
 use crate::domain::FeedState;
+use crate::feed::trail::Trail;
 
 /// Changes made outside, to be taken in.
 #[derive(Clone, Debug)]
@@ -17,6 +21,9 @@ pub struct TakeEvents {
     pub schema_version: i32,
     /// In the order of the feed.
     pub events: Vec<ExternalEvent>,
+    /// Rows that could not be loaded, so that their events are taken at their word: they are read again
+    /// later.
+    pub unread: BTreeSet<RowKey>,
     /// They were read again from behind the newest cursor.
     pub behind: bool,
     /// A row whose last change is at a position beyond this one may have been changed by us after the
@@ -26,8 +33,17 @@ pub struct TakeEvents {
     pub step: Step,
     /// The page ended the feed.
     pub caught_up: bool,
-    /// Bytes of the events, for the size of a batch.
-    pub weight: usize,
+}
+
+impl TakeEvents {
+    /// About how many bytes it adds to a batch.
+    pub(in crate::decide) fn weight(&self) -> usize {
+        let told = |event: &ExternalEvent| match &event.change {
+            Ok(change) => change.row.as_ref().map_or(0, extent),
+            Err(misfit) => misfit.event.len(),
+        };
+        self.events.iter().map(|event| 256 + told(event)).sum()
+    }
 }
 
 /// What becomes of a feed.
@@ -51,6 +67,24 @@ pub enum Step {
     },
     /// It is not polled any more.
     Stop(FeedState),
+    /// Nothing; these rows were read again, by their positions.
+    Reread(Vec<i64>),
+}
+
+impl Step {
+    /// Whether this step leads from the one trail to the other: nobody reset the feed in between.
+    pub fn leads(&self, before: &Trail, after: &Trail) -> bool {
+        let (newest, durable) = match self {
+            Self::Newest { to, .. } => (to.as_deref(), None),
+            Self::Durable { to, .. } => (None, Some(to.as_str())),
+            Self::Stay | Self::Stop(_) => (None, None),
+        };
+        let moved = |from: Option<&str>, to: Option<&str>, step: Option<&str>| {
+            to == from || step.is_some() && to == step
+        };
+        moved(before.newest(), after.newest(), newest)
+            && moved(before.durable(), after.durable(), durable)
+    }
 }
 
 /// An event, checked against the schema.

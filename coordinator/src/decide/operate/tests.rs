@@ -80,6 +80,7 @@ impl Desk {
             node: Uuid::nil(),
             terms: None,
             revision: self.source().inbox_revision,
+            weight: 0,
         };
         self.run(Command::Start(start))
     }
@@ -111,6 +112,7 @@ impl Desk {
             may_still_apply: unknown,
             excerpt: None,
             rows: sent.iter().map(Operation::key).collect(),
+            unclear: Vec::new(),
             read_back: None,
             url: "https://crm.example/".to_owned(),
             trigger: started.trigger,
@@ -306,6 +308,7 @@ fn a_start_from_before_an_operators_verb_is_refused() {
         node: Uuid::nil(),
         terms: None,
         revision: old,
+        weight: 0,
     };
     let reply = desk.run(Command::Start(start));
     assert!(matches!(reply, Reply::NotStartable(NotStartable::Reread)));
@@ -400,6 +403,23 @@ fn a_discarded_commit_is_rejected_with_the_reason() {
     let error = desk.state.ledger["a"].error.clone();
     let wanted = (DISCARDED.to_owned(), "given up".to_owned());
     assert_eq!(error, Some(wanted));
+}
+
+#[test]
+fn the_rows_of_a_commit_that_was_applied_after_all_are_read_again_when_it_is_given_up() {
+    for (verb, read_again) in [
+        (rejected(true), true),
+        (discarded(true), true),
+        (Verb::Apply(Vec::new()), false),
+    ] {
+        let mut desk = Desk::new();
+        let sequence = desk.accept("a");
+        desk.state.inbox.get_mut(&at(sequence)).unwrap().echoed = true;
+        desk.operate(verb, &[("a", sequence)]);
+        assert_eq!(desk.last.rereads.is_empty(), !read_again);
+        let told = desk.last.actions[0].detail.contains("the feed had shown");
+        assert_eq!(told, read_again);
+    }
 }
 
 #[test]

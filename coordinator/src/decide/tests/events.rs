@@ -46,11 +46,11 @@ fn take(events: Vec<ExternalEvent>) -> TakeEvents {
         epoch: 0,
         schema_version: 1,
         events,
+        unread: BTreeSet::new(),
         behind: false,
         floor: 10,
         step: Step::Stay,
         caught_up: false,
-        weight: 0,
     }
 }
 
@@ -215,6 +215,7 @@ fn a_commit_that_is_known_to_be_applied_has_no_end_any_more() {
         epoch: 1,
         sequence: 1,
         client_tx_id: "a".to_owned(),
+        weight: 0,
     });
     let (reply, append) = run(&mut state, expire);
     assert!(matches!(reply, Reply::NotStartable(NotStartable::Reread)));
@@ -238,8 +239,10 @@ fn a_commit_that_is_known_to_be_applied_and_refused_is_told() {
             };
             attempt = *again;
         }
-        let (reply, _) = run(&mut state, settle_of(&attempt, refused(), false));
+        let (reply, append) = run(&mut state, settle_of(&attempt, refused(), false));
         assert!(matches!(reply, Reply::Denied(_)), "{reply:?}");
+        let row = ("crm".to_owned(), key("1"));
+        assert_eq!(append.rereads, BTreeSet::from([row]));
         assert_eq!(state.ledger["a"].state, CommitState::Rejected);
         assert_eq!(state.sources["crm"].pending, 0);
     }

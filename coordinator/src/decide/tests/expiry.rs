@@ -48,6 +48,7 @@ fn expire() -> Command {
         epoch: 1,
         sequence: 1,
         client_tx_id: "a".to_owned(),
+        weight: 0,
     })
 }
 

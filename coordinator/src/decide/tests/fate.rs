@@ -104,6 +104,7 @@ fn expire_of() -> Command {
         epoch: 1,
         sequence: 1,
         client_tx_id: "a".to_owned(),
+        weight: 0,
     })
 }
 

@@ -38,6 +38,7 @@ fn start(state: &State, sequence: i64) -> Command {
             guards: entry.guards.clone(),
         })),
         revision: 0,
+        weight: 0,
     })
 }
 

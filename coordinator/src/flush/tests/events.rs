@@ -34,11 +34,11 @@ fn take(events: Vec<ExternalEvent>, step: Step) -> TakeEvents {
         epoch: 0,
         schema_version: 1,
         events,
+        unread: BTreeSet::new(),
         behind: false,
         floor: i64::MAX,
         step,
         caught_up: true,
-        weight: 0,
     }
 }
 
@@ -137,7 +137,7 @@ async fn pushed_events_wait_in_order_until_they_are_taken_in() {
     );
 
     let owner = uuid::Uuid::new_v4();
-    assert_eq!(store.pushed_sources(owner).await.unwrap(), []);
+    assert_eq!(store.waiting_feeds(owner).await.unwrap(), []);
     let claim = Control::ClaimSource {
         source: crm(),
         node: owner,
@@ -147,7 +147,7 @@ async fn pushed_events_wait_in_order_until_they_are_taken_in() {
         .await
         .unwrap();
     assert_eq!(
-        store.pushed_sources(owner).await.unwrap(),
+        store.waiting_feeds(owner).await.unwrap(),
         [(organization(), crm())]
     );
 
@@ -165,12 +165,81 @@ async fn pushed_events_wait_in_order_until_they_are_taken_in() {
     let all = taken(&node, all).await;
     assert_eq!((all.new, all.feed.duplicates), (2, 1));
     assert_eq!(batch((9, 9)).await, []);
-    assert_eq!(store.pushed_sources(owner).await.unwrap(), []);
+    assert_eq!(store.waiting_feeds(owner).await.unwrap(), []);
 
     scratch
         .run("INSERT INTO pushed_events (org_id, source_id, event) SELECT 'acme', 'crm', '' FROM generate_series(1, 100000)")
         .await;
     assert_eq!(push("crm", 1).await.unwrap(), Push::TooDeep);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_goes_however_many_events_it_leaves_and_they_follow() {
+    let scratch = Scratch::start().await;
+    let node = prepared(&scratch).await;
+    taken(&node, take(vec![event("a", "1")], Step::Stay)).await;
+    scratch
+        .run(
+            "INSERT INTO feed_events SELECT 'acme', 'crm', 'e' || n, clock_timestamp()
+             FROM generate_series(1, 25000) AS n;
+             INSERT INTO quarantined_events
+             SELECT 'acme', 'crm', event_id, seen_at, 'r', 'm', '{}' FROM feed_events",
+        )
+        .await;
+    // Whoever had to delete an event with the source would wait for this one, in vain.
+    let mut held = scratch.store.reads.begin().await.unwrap();
+    sqlx::query("SELECT FROM feed_events WHERE event_id = 'e7' FOR UPDATE")
+        .execute(&mut *held)
+        .await
+        .unwrap();
+    let operator = decide::Operator {
+        key_id: uuid::Uuid::nil(),
+        actor: String::new(),
+    };
+    let delete = Control::DeleteSource {
+        source: "crm".to_owned(),
+        schema_version: 1,
+        named: false,
+    };
+    let delete = Command::Control(Control::By(operator, Box::new(delete)));
+    let reply = node.submit(&organization(), delete).await.unwrap();
+    assert!(matches!(reply, Reply::Done), "{reply:?}");
+    held.rollback().await.unwrap();
+
+    // One that is made anew knows none of them, and keeps its own.
+    let create = Control::CreateSource("crm".to_owned(), settings());
+    let made = node.submit(&organization(), Command::Control(create)).await;
+    assert!(matches!(made.unwrap(), Reply::Done));
+    let again = taken(&node, take(vec![event("a", "1")], Step::Stay)).await;
+    assert_eq!(again.new, 1);
+    let again = taken(&node, take(vec![event("a", "1")], Step::Stay)).await;
+    assert_eq!(again.new, 0);
+    let listed = feeds::quarantined(&scratch.store, organization(), "crm".to_owned(), None, 9);
+    assert_eq!(listed.await.unwrap(), []);
+
+    assert_eq!(left_after_a_round(&scratch).await, 50_002);
+    scratch.run("DELETE FROM data_sources").await;
+    assert_eq!(left_after_a_round(&scratch).await, 0);
+}
+
+/// How many events retention leaves, of any kind.
+async fn left_after_a_round(scratch: &Scratch) -> i64 {
+    let retention = crate::config::Retention {
+        delta_days: 30,
+        attempt_days: 30,
+        managed_commit_days: 30,
+        source_commit_days: None,
+        feed_event_days: 35,
+        quarantined_event_days: 35,
+        action_days: 400,
+    };
+    let metrics = Metrics::noop();
+    let round = crate::retention::round(&scratch.store, retention, &metrics);
+    round.await.unwrap();
+    let count =
+        "SELECT (SELECT count(*) FROM feed_events) + (SELECT count(*) FROM quarantined_events)";
+    let count = sqlx::query_scalar(count).fetch_one(&scratch.store.reads);
+    count.await.unwrap()
 }
 
 /// Places in the inbox, and whether the rows are theirs.
@@ -193,9 +262,8 @@ async fn commits_that_events_name_are_known_by_their_rows() {
     };
     let organization = organization();
     let submit = |command| node.submit(&organization, command);
-    let crm = "crm".to_owned();
     let claim = Control::ClaimSource {
-        source: crm.clone(),
+        source: "crm".to_owned(),
         node: uuid::Uuid::new_v4(),
         gone: None,
     };
@@ -221,15 +289,8 @@ async fn commits_that_events_name_are_known_by_their_rows() {
         None,
     ];
     assert_eq!(known().await, pending);
-    let start = Start {
-        source: crm,
-        epoch: 1,
-        sequence: 1,
-        node: uuid::Uuid::new_v4(),
-        terms: None,
-        revision: 0,
-    };
-    let Reply::Started(started) = submit(Command::Start(start)).await.unwrap() else {
+    let start = start(1, uuid::Uuid::new_v4());
+    let Reply::Started(started) = submit(start).await.unwrap() else {
         panic!("not started")
     };
     let change = event("e", "1").change.unwrap();

@@ -34,6 +34,26 @@ pub(in crate::store) fn append(statement: &mut Statement, append: &Append) -> Re
         part.column(&done, |(source, _)| source.as_str())?;
         part.column(&done, |(_, position)| *position)?;
     }
+    rereads(statement, append)
+}
+
+fn rereads(statement: &mut Statement, append: &Append) -> Result<(), Error> {
+    if !append.rereads.is_empty() {
+        let new: Vec<_> = append.rereads.iter().collect();
+        let part = statement.part("rereads_new", include_str!("../sql/append/rereads.sql"));
+        part.column(&new, |(source, _)| source.as_str())?;
+        part.column(&new, |(_, row)| row.model.as_str())?;
+        part.column(&new, |(_, row)| row.id.as_str())?;
+    }
+    if !append.rereads_done.is_empty() {
+        let done: Vec<_> = append.rereads_done.iter().collect();
+        let part = statement.part(
+            "rereads_done",
+            include_str!("../sql/append/rereads_done.sql"),
+        );
+        part.column(&done, |(source, _)| source.as_str())?;
+        part.column(&done, |(_, position)| *position)?;
+    }
     Ok(())
 }
 

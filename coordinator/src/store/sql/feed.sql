@@ -9,7 +9,8 @@ SELECT clock_timestamp() AS now, h.last_sync_id, o.mode, s.owner, s.epoch, s.sta
        ) AS trail_seen_at,
        f.last_event_at, f.caught_up_at, f.largest_lateness_ms, f.taken_count, f.duplicate_count,
        f.echo_count, f.quarantined_count,
-       EXISTS (SELECT FROM pushed_events WHERE org_id = $1 AND source_id = $2) AS pushed
+       EXISTS (SELECT FROM pushed_events WHERE org_id = $1 AND source_id = $2) AS pushed,
+       EXISTS (SELECT FROM rereads WHERE org_id = $1 AND source_id = $2) AS rereads
 FROM data_sources AS s
 JOIN heads AS h ON h.org_id = s.org_id
 JOIN organizations AS o ON o.org_id = s.org_id

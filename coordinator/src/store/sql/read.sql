@@ -3,6 +3,7 @@
 -- managed rows, versions of rows in Data Sources, sources, inbox entries, the use of models, events
 -- that were dealt with, feeds, and sync groups of rows in Data Sources.
 -- The sections share one set of columns; `section` says which a row belongs to. Takes no locks.
+-- Events that were dealt with before their source was made are another's, of that name.
 -- LIMIT 1 keeps each look-up by itself: joined with the table, it was planned while that was empty,
 -- as one scan of all the organization's rows, and stayed so.
 SELECT 1 AS section, NULL::text AS k1, NULL::text AS k2,
@@ -126,6 +127,9 @@ FROM unnest($12::text[], $13::text[]) AS wanted (source_id, event_id)
 CROSS JOIN LATERAL (
     SELECT * FROM feed_events
     WHERE org_id = $1 AND source_id = wanted.source_id AND event_id = wanted.event_id
+      AND seen_at > (
+          SELECT created_at FROM data_sources WHERE org_id = $1 AND source_id = wanted.source_id
+      )
     LIMIT 1
 ) AS e
 

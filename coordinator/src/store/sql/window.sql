@@ -4,7 +4,7 @@
 SELECT clock_timestamp() AS now, s.owner, s.epoch, s.state, s.max_in_flight, s.max_per_second,
        s.inbox_sequence, s.backoff_until, s.recovered_at, s.recovered_from, s.inbox_revision,
        (SELECT sum(count) FROM unnest(s.attempts_by_outcome) AS count)::bigint AS settled,
-       i.sequence, i.lanes, i.dead, i.attempts > 0 AS tried, i.due_at, i.failed_at, i.open_deadline,
+       i.sequence, i.lanes, octet_length(i.body) AS weight, i.dead, i.attempts > 0 AS tried, i.due_at, i.failed_at, i.open_deadline,
        i.may_apply_until, CASE WHEN NOT i.echoed THEN i.expires_at END AS expires_at, i.next_cause,
        CASE WHEN i.attempts = 0 THEN i.guards END AS guards,
        CASE WHEN i.expires_at IS NOT NULL OR i.guards IS NOT NULL THEN i.client_tx_id END AS client_tx_id

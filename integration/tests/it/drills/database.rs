@@ -1,7 +1,7 @@
 //! A database in trouble.
 
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::Path;
 use std::process::Command;
 
@@ -145,8 +145,12 @@ fn fill(path: &Path) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_database_whose_disk_is_full_is_told_of_and_gone_on_with_when_there_is_room() {
     let Some(disk) = Disk::mounted(256) else {
-        eprintln!("not shown: nobody may mount a disk here");
-        return;
+        // Past the harness, which keeps to itself what a test prints that passes.
+        let told = writeln!(
+            io::stderr(),
+            "NOT SHOWN: a full disk, since nobody may mount one here"
+        );
+        return told.unwrap();
     };
     let folder = tempfile::Builder::new()
         .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o755))

@@ -11,7 +11,7 @@ use super::*;
 async fn an_event_that_becomes_visible_behind_the_cursor_is_found_by_the_sweep() {
     let app = TestApp::start().await;
     let endpoint = Endpoint::start("").await.unwrap();
-    let tenant = trailing(&app, &endpoint, Duration::from_secs(10)).await;
+    let tenant = trailing(&app, &endpoint, Duration::from_hours(1)).await;
     endpoint.publish_at(101, event("101", "b", "one"));
     let first = until(&tenant, "the first", |feed| feed.cursor == "101").await;
     let seen = first.last_event_time.unwrap().seconds;
@@ -27,6 +27,11 @@ async fn an_event_that_becomes_visible_behind_the_cursor_is_found_by_the_sweep()
     let rows: Vec<_> = log(&app).await.into_iter().map(|it| it.row_id).collect();
     assert_eq!(rows, ["b", "a"]);
     // Once nothing can be late any more the sweep has caught up, and rests.
+    let soon = Source {
+        feed_lag: Duration::from_secs(1),
+        ..Source::at(&endpoint)
+    };
+    tenant.update_source(&soon).await;
     until(&tenant, "the sweep", |feed| feed.durable_cursor == "101").await;
 }
 
@@ -34,7 +39,7 @@ async fn an_event_that_becomes_visible_behind_the_cursor_is_found_by_the_sweep()
 async fn an_event_that_is_found_late_does_not_undo_a_later_one_of_its_row() {
     let app = TestApp::start().await;
     let endpoint = Endpoint::start("").await.unwrap();
-    let tenant = trailing(&app, &endpoint, Duration::from_secs(10)).await;
+    let tenant = trailing(&app, &endpoint, Duration::from_hours(1)).await;
     endpoint.publish_at(101, event("101", "b", "one"));
     taken(&tenant, 1).await;
     endpoint.write_outside("airports", "a", text("two"));
@@ -51,7 +56,7 @@ async fn an_event_that_is_found_late_does_not_undo_a_later_one_of_its_row() {
 async fn events_around_one_that_is_known_do_not_undo_it_though_their_reader_is_new() {
     let mut app = TestApp::start().await;
     let endpoint = Endpoint::start("").await.unwrap();
-    let tenant = trailing(&app, &endpoint, Duration::from_secs(10)).await;
+    let tenant = trailing(&app, &endpoint, Duration::from_hours(1)).await;
     endpoint.publish_at(101, event("101", "b", "one"));
     endpoint.write_outside("airports", "a", text("two"));
     taken(&tenant, 2).await;

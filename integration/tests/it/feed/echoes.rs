@@ -211,6 +211,50 @@ async fn the_effect_of_a_commit_that_is_refused_after_it_came_back_is_read_from_
     assert_eq!(feed(&tenant).await.echo_count, 1);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_effect_of_a_commit_that_came_back_and_is_rejected_by_hand_is_read_from_the_source() {
+    let app = TestApp::start().await;
+    let endpoint = Endpoint::start("").await.unwrap();
+    let tenant = patient(&app, &endpoint).await;
+    tenant.confirm(create("a")).await;
+    let busy = json!({"error": "still_running", "retryable": true}).to_string();
+    for _ in 0..2 {
+        let status = StatusCode::CONFLICT;
+        let busy = Reply::Fixed(status, Vec::new(), busy.clone().into_bytes());
+        endpoint.script(Kind::Commit, Answer::applied_but(busy));
+    }
+    tenant
+        .commit(queued(update("u", "a", "ours too")))
+        .await
+        .unwrap();
+    tenant.ended_attempts("u", 1).await;
+    let mut event = event("e", "a", "ours too");
+    event["clientTxId"] = "u".into();
+    endpoint.publish(event);
+    // Sent again for the answer, which is none.
+    tenant.ended_attempts("u", 2).await;
+    let rejected = v1::ResolvedRejected {
+        code: "not_there".to_owned(),
+        message: "it cannot be found".to_owned(),
+    };
+    let request = v1::ResolveCommitRequest {
+        name: "dataSources/crm".to_owned(),
+        client_tx_id: "u".to_owned(),
+        resolution: Some(v1::resolve_commit_request::Resolution::Rejected(rejected)),
+        ..v1::ResolveCommitRequest::default()
+    };
+    tenant.sources().resolve_commit(request).await.unwrap();
+    eventually("the log to end on what the source holds", async || {
+        agrees(&app, &endpoint, "a").await.then_some(())
+    })
+    .await;
+    let last = log(&app).await.pop().unwrap();
+    assert_eq!(
+        (last.client_tx_id.clone(), last.text()),
+        (None, "ours too".into())
+    );
+}
+
 /// What the log says last of a row is what the source holds.
 async fn agrees(app: &TestApp, endpoint: &Endpoint, row: &str) -> bool {
     let deltas = log(app).await;

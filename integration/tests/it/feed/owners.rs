@@ -1,7 +1,8 @@
 //! Several nodes over one feed.
 
-use integration::app::Flags;
-use integration::endpoint::{Answer, Gate};
+use axum::http::StatusCode;
+use integration::app::{Flags, intent};
+use integration::endpoint::{Answer, Gate, Reply};
 use nix::sys::signal::Signal;
 
 use super::*;
@@ -73,4 +74,45 @@ async fn a_feed_is_read_on_where_its_reader_was_killed() {
             .map(|number| number.to_string())
             .collect::<Vec<_>>()
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_that_are_to_be_read_again_are_read_by_the_next_owner() {
+    let app = TestApp::without_nodes(Flags::default()).await;
+    let mut owner = app.spawn_node(EXECUTABLE).await;
+    let endpoint = Endpoint::start("").await.unwrap();
+    let tenant = Tenant::create(owner.address(), "acme").await;
+    endpoint.set_keys(&[tenant.key()]);
+    let source = Source {
+        retry_delays: vec![Duration::from_secs(5); 3],
+        ..Source::at(&endpoint)
+    };
+    tenant.prepare(&source).await;
+    // The commit is applied, and changed by somebody else before anybody here hears of it.
+    endpoint.hold(Kind::Load);
+    let reply = Reply::Fixed(StatusCode::SERVICE_UNAVAILABLE, Vec::new(), Vec::new());
+    endpoint.script(Kind::Commit, Answer::applied_but(reply));
+    let create = intent::create("airports", "a", &json!({"text": "ours"}));
+    let create = intent::queued("create-a", vec![create]);
+    tenant.commit(create.clone()).await.unwrap();
+    tenant.ended_attempts("create-a", 1).await;
+    endpoint.write_outside("airports", "a", text("theirs, later"));
+    taken(&tenant, 1).await;
+    tenant.confirm(create).await;
+    endpoint.wait_for_arrivals(Kind::Load, 1).await;
+    assert_eq!(log(&app).await.last().unwrap().text(), "ours");
+    let other = app.spawn_node(EXECUTABLE).await;
+    owner.kill();
+    endpoint.release(Kind::Load);
+    eventually("the log to end on what the source holds", async || {
+        let last = log(&app).await.pop().unwrap();
+        (last.text() == "theirs, later").then_some(())
+    })
+    .await;
+    let left: i64 = sqlx::query_scalar("SELECT count(*) FROM rereads")
+        .fetch_one(&app.pool())
+        .await
+        .unwrap();
+    assert_eq!(left, 0);
+    drop(other);
 }

@@ -1,4 +1,5 @@
--- Events that did not fit. One of that id may be left from before its dedupe entry expired.
+-- Events that did not fit. One of that id may be left from before its dedupe entry expired, or of a
+-- source of that name that is gone.
 INSERT INTO quarantined_events (org_id, source_id, event_id, seen_at, reason, message, event)
 SELECT head.org_id, new.source_id, new.event_id, $3, new.reason, new.message, new.event
 FROM head

@@ -1,4 +1,4 @@
--- Sources that are gone.
+-- Sources that are gone. What their feeds brought stays for retention to delete: it may be a lot.
 DELETE FROM data_sources
 USING head
 CROSS JOIN unnest(?::text[]) AS gone (source_id)
