@@ -54,7 +54,7 @@ fn feed(tellings: &[Telling]) -> Vec<Told> {
 }
 
 /// What happens next.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 enum Turn {
     Wait(u64),
     /// The reader reads a page: behind the newest cursor, or of its sweep.
@@ -285,7 +285,7 @@ impl World {
             floor: 0,
             step: held.step.clone(),
             caught_up: false,
-            weight: 0,
+            unread: BTreeSet::new(),
         });
         let current = self.tables.source().epoch == reader.epoch;
         let (reply, append) = self.tables.run(now, command);

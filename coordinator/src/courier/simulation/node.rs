@@ -27,7 +27,7 @@ const LEASE: Duration = Duration::from_secs(3);
 const PAGE: usize = 2;
 
 /// What a node does.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) enum Act {
     /// Renews its lease, looks for orphans, claims the one that it saw.
     Tend,
@@ -70,11 +70,14 @@ enum Task {
     Settle(usize),
 }
 
+/// A source that nobody delivers to, and whose it was.
+struct Orphan(Option<Uuid>);
+
 pub(super) struct Node {
     id: Uuid,
     frozen_until: OffsetDateTime,
-    /// Its look saw a source that nobody delivers to, and whose it was.
-    orphan: Option<Option<Uuid>>,
+    /// What its look saw.
+    orphan: Option<Orphan>,
     courier: Option<Courier>,
     /// Couriers started.
     couriers: u32,
@@ -155,7 +158,7 @@ impl Node {
         let Some(courier) = &mut self.courier else {
             return tasks;
         };
-        for over in courier.window.over(courier.now(now)) {
+        while let Some(over) = courier.window.pop_over(courier.now(now)) {
             courier.window.finish(over);
         }
         if !courier.ends.is_empty() {
@@ -347,15 +350,15 @@ impl World {
                 .is_some_and(|until| *until > self.now)
         };
         it.orphan = match self.tables.source().owner {
-            None => Some(None),
-            Some(owner) if owner != it.id && !held(owner) => Some(Some(owner)),
+            None => Some(Orphan(None)),
+            Some(owner) if owner != it.id && !held(owner) => Some(Orphan(Some(owner))),
             Some(_) => None,
         };
     }
 
     fn claim(&mut self, node: usize) {
         let it = &mut self.nodes[node];
-        let Some(gone) = it.orphan.take() else {
+        let Some(Orphan(gone)) = it.orphan.take() else {
             return;
         };
         let claim = Control::ClaimSource {
@@ -470,6 +473,7 @@ impl World {
                 epoch,
                 sequence,
                 client_tx_id: terms.client_tx_id.clone(),
+                weight: 0,
             }),
             _ => Command::Start(Start {
                 source: CRM.to_owned(),
@@ -478,6 +482,7 @@ impl World {
                 node: self.nodes[node].id,
                 terms,
                 revision,
+                weight: 0,
             }),
         };
         let reply = self.fenced_run(epoch, command);
@@ -578,6 +583,7 @@ impl World {
                 .iter()
                 .map(backends::operation::Operation::key)
                 .collect(),
+            unclear: Vec::new(),
             read_back: None,
             jitter: 0.5,
             certificate_expires_at: None,
@@ -622,6 +628,7 @@ fn waiting(entry: &InboxEntry) -> Waiting {
     Waiting {
         sequence: entry.sequence,
         lanes: entry.lanes.clone(),
+        weight: 0,
         holds_until: entry.may_apply_until.filter(|_| entry.dead),
         tried: entry.attempts > 0,
         due_at: entry.due_at.max(open_until.unwrap_or(entry.due_at)),

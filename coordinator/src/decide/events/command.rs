@@ -77,7 +77,7 @@ impl Step {
         let (newest, durable) = match self {
             Self::Newest { to, .. } => (to.as_deref(), None),
             Self::Durable { to, .. } => (None, Some(to.as_str())),
-            Self::Stay | Self::Stop(_) => (None, None),
+            Self::Stay | Self::Stop(_) | Self::Reread(_) => (None, None),
         };
         let moved = |from: Option<&str>, to: Option<&str>, step: Option<&str>| {
             to == from || step.is_some() && to == step
