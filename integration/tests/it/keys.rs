@@ -193,6 +193,12 @@ async fn furnished(
     made[0].expose_secret().to_owned()
 }
 
+/// Locks the key that is sealed anew after so many others.
+const NTH_TO_RESEAL: &str = "
+SELECT FROM api_keys WHERE key_id = (
+    SELECT key_id FROM api_keys WHERE sealed_under = 'old' ORDER BY org_id, key_id OFFSET $1 LIMIT 1
+) FOR UPDATE";
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_exchange_of_the_master_key_that_is_killed_half_way_is_gone_on_with() {
     let database = TestDatabase::migrated().await;
@@ -206,12 +212,11 @@ async fn an_exchange_of_the_master_key_that_is_killed_half_way_is_gone_on_with()
     let mut done = 0;
     for more in [1, 59, 140, 150] {
         // It comes so far, and has to wait for the next one's row.
-        let held = "SELECT FROM api_keys WHERE key_id = (
-                        SELECT key_id FROM api_keys WHERE sealed_under = 'old'
-                        ORDER BY org_id, key_id OFFSET $1 LIMIT 1
-                    ) FOR UPDATE";
         let mut hold = pool.begin().await.unwrap();
-        let row = sqlx::query(held).bind(more).execute(&mut *hold).await;
+        let row = sqlx::query(NTH_TO_RESEAL)
+            .bind(more)
+            .execute(&mut *hold)
+            .await;
         assert_eq!(row.unwrap().rows_affected(), 1);
         let mut child = coordinator(&reseal).stdout(Stdio::null()).spawn().unwrap();
         done += more;

@@ -134,7 +134,6 @@ async fn overload(node: &TestNode, doors: &[Tenant], plan: Plan) -> BTreeSet<Str
         storm.queued.len(),
         storm.refused.len()
     );
-    println!("{summary}");
     // Whatever else the machine does meanwhile comes and goes.
     assert!(goodput >= 0.8 * before.min(after), "{summary}");
     // All the seats before it, several times over, on a machine that has other things to do.
