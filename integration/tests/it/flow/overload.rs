@@ -231,14 +231,3 @@ async fn managed_commits_go_on_too_at_five_times_the_capacity() {
     };
     overload_managed(&SLOWLY, plan).await;
 }
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "at the speed of this machine, which must have nothing else to do"]
-async fn managed_commits_go_on_at_five_times_what_this_machine_can_do() {
-    let plan = Plan {
-        model: "notes",
-        seats: 64,
-        long: Duration::from_secs(20),
-    };
-    overload_managed(&[], plan).await;
-}
