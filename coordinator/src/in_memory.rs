@@ -295,24 +295,10 @@ fn pick<K: Clone + Eq + std::hash::Hash, V: Clone>(
 }
 
 fn empty(now: OffsetDateTime) -> State {
-    State {
-        now,
-        head: Head {
-            version: 0,
-            last_sync_id: 0,
-            schema_version: 0,
-        },
-        ledger: HashMap::new(),
-        rows: HashMap::new(),
-        removed: HashMap::new(),
-        versions: HashMap::new(),
-        groups: HashMap::new(),
-        schema: None,
-        sources: HashMap::new(),
-        inbox: HashMap::new(),
-        models_in_use: BTreeSet::new(),
-        leaves: HashMap::new(),
-        events: HashMap::new(),
-        feeds: HashMap::new(),
-    }
+    let head = Head {
+        version: 0,
+        last_sync_id: 0,
+        schema_version: 0,
+    };
+    State::empty(now, head)
 }

@@ -255,25 +255,6 @@ pub enum Rule {
     Leaked,
 }
 
-impl Rule {
-    /// All of them.
-    pub const ALL: [Self; 13] = [
-        Self::Lost,
-        Self::Doubled,
-        Self::Phantom,
-        Self::Unresolved,
-        Self::Reordered,
-        Self::Overtaken,
-        Self::Gap,
-        Self::Torn,
-        Self::OffRecord,
-        Self::Missed,
-        Self::Stale,
-        Self::Stuck,
-        Self::Leaked,
-    ];
-}
-
 impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = format!("{self:?}").to_lowercase();

@@ -32,7 +32,7 @@ const NODES: usize = 3;
 const ROWS: u8 = 3;
 
 /// What happens next. What there is to choose from is counted round.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 enum Step {
     /// A commit on these rows, a bit each, which is over after so many seconds, if it ever is.
     Accept(u8, Option<u16>),

@@ -113,6 +113,28 @@ pub struct State {
     pub leaves: HashMap<String, Leave>,
 }
 
+impl State {
+    /// Nothing but the head.
+    pub fn empty(now: OffsetDateTime, head: Head) -> Self {
+        Self {
+            now,
+            head,
+            ledger: HashMap::new(),
+            rows: HashMap::new(),
+            removed: HashMap::new(),
+            versions: HashMap::new(),
+            groups: HashMap::new(),
+            schema: None,
+            sources: HashMap::new(),
+            inbox: HashMap::new(),
+            models_in_use: BTreeSet::new(),
+            events: HashMap::new(),
+            feeds: HashMap::new(),
+            leaves: HashMap::new(),
+        }
+    }
+}
+
 /// An organization's head row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Head {

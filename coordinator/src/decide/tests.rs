@@ -2,7 +2,7 @@ mod departures;
 mod events;
 mod flow;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -48,26 +48,12 @@ fn schema() -> Arc<Schema> {
 }
 
 fn state() -> State {
-    State {
-        now: NOW,
-        head: Head {
-            version: 0,
-            last_sync_id: 0,
-            schema_version: 1,
-        },
-        ledger: HashMap::new(),
-        rows: HashMap::new(),
-        versions: HashMap::new(),
-        removed: HashMap::new(),
-        groups: HashMap::new(),
-        schema: None,
-        sources: HashMap::new(),
-        inbox: HashMap::new(),
-        models_in_use: BTreeSet::new(),
-        events: HashMap::new(),
-        feeds: HashMap::new(),
-        leaves: HashMap::new(),
-    }
+    let head = Head {
+        version: 0,
+        last_sync_id: 0,
+        schema_version: 1,
+    };
+    State::empty(NOW, head)
 }
 
 pub(super) fn with_source() -> State {

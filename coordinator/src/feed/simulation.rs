@@ -54,7 +54,7 @@ fn feed(tellings: &[Telling]) -> Vec<Told> {
 }
 
 /// What happens next.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 enum Turn {
     Wait(u64),
     /// The reader reads a page: behind the newest cursor, or of its sweep.

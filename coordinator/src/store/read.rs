@@ -1,6 +1,6 @@
 //! Reads what a batch of commands touches, in one snapshot.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -147,26 +147,12 @@ fn state(rows: &[PgRow]) -> Result<Option<State>, Error> {
 
 fn empty(row: &PgRow) -> Result<State, Error> {
     let schema_version: i64 = row.try_get("n3")?;
-    Ok(State {
-        now: row.try_get("ts1")?,
-        head: Head {
-            version: row.try_get("n1")?,
-            last_sync_id: row.try_get("n2")?,
-            schema_version: narrow(schema_version, ("heads", "schema_version"))?,
-        },
-        ledger: HashMap::new(),
-        rows: HashMap::new(),
-        removed: HashMap::new(),
-        versions: HashMap::new(),
-        groups: HashMap::new(),
-        schema: None,
-        sources: HashMap::new(),
-        inbox: HashMap::new(),
-        models_in_use: BTreeSet::new(),
-        events: HashMap::new(),
-        feeds: HashMap::new(),
-        leaves: HashMap::new(),
-    })
+    let head = Head {
+        version: row.try_get("n1")?,
+        last_sync_id: row.try_get("n2")?,
+        schema_version: narrow(schema_version, ("heads", "schema_version"))?,
+    };
+    Ok(State::empty(row.try_get("ts1")?, head))
 }
 
 fn add(state: &mut State, row: &PgRow) -> Result<(), Error> {

@@ -38,14 +38,7 @@ fn good() -> History {
             delivered: true,
             sent,
             acknowledged: Some(sent + 1),
-            answers: vec![
-                Answer {
-                    confirmed: true,
-                    expired: false,
-                    changes
-                };
-                2
-            ],
+            answers: vec![confirmed(changes); 2],
             ..Write::default()
         });
         let attempts: &[&str] = if token == "y" {
@@ -253,6 +246,14 @@ fn what_a_refused_write_does_is_a_phantom() {
     assert_eq!(replays(true, true), [Rule::Phantom].into());
     assert_eq!(replays(false, false), [Rule::Unresolved].into());
     assert!(replays(true, false).is_empty() && replays(false, true).is_empty());
+}
+
+fn confirmed(changes: BTreeMap<Row, i64>) -> Answer {
+    Answer {
+        confirmed: true,
+        expired: false,
+        changes,
+    }
 }
 
 /// With a subscriber that saw everything.

@@ -193,6 +193,39 @@ async fn furnished(
     made[0].expose_secret().to_owned()
 }
 
+/// Locks the key that is sealed anew after so many others.
+const NTH_TO_RESEAL: &str = "
+SELECT FROM api_keys WHERE key_id = (
+    SELECT key_id FROM api_keys WHERE sealed_under = 'old' ORDER BY org_id, key_id OFFSET $1 LIMIT 1
+) FOR UPDATE";
+
+/// Ends the sessions of a coordinator that was killed; true for each that is gone within a minute.
+const END_SESSIONS: &str = "
+SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity
+WHERE datname = current_database() AND application_name = 'coordinator'";
+
+/// Starts an exchange, and kills it when it has sealed so many more keys, so many in all, and has to
+/// wait for the next one's row.
+async fn killed_half_way(pool: &PgPool, reseal: &[&str], (more, done): (i64, i64)) {
+    let mut hold = pool.begin().await.unwrap();
+    let row = sqlx::query(NTH_TO_RESEAL).bind(more);
+    let row = row.execute(&mut *hold).await.unwrap();
+    assert_eq!(row.rows_affected(), 1);
+    let mut child = coordinator(reseal).stdout(Stdio::null()).spawn().unwrap();
+    while sealed(pool).await.0 < done && child.try_wait().unwrap().is_none() {
+        tokio::task::yield_now().await;
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    // Its server process would still seal the row once it is free.
+    let gone: Vec<bool> = sqlx::query_scalar(END_SESSIONS)
+        .fetch_all(pool)
+        .await
+        .unwrap();
+    assert!(gone.iter().all(|gone| *gone));
+    hold.rollback().await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_exchange_of_the_master_key_that_is_killed_half_way_is_gone_on_with() {
     let database = TestDatabase::migrated().await;
@@ -205,23 +238,9 @@ async fn an_exchange_of_the_master_key_that_is_killed_half_way_is_gone_on_with()
     let reseal = ["reseal", "--database-url", &url, "--master-keys", &both];
     let mut done = 0;
     for more in [1, 59, 140, 150] {
-        // It comes so far, and has to wait for the next one's row.
-        let held = "SELECT FROM api_keys WHERE key_id = (
-                        SELECT key_id FROM api_keys WHERE sealed_under = 'old'
-                        ORDER BY org_id, key_id OFFSET $1 LIMIT 1
-                    ) FOR UPDATE";
-        let mut hold = pool.begin().await.unwrap();
-        let row = sqlx::query(held).bind(more).execute(&mut *hold).await;
-        assert_eq!(row.unwrap().rows_affected(), 1);
-        let mut child = coordinator(&reseal).stdout(Stdio::null()).spawn().unwrap();
         done += more;
-        while sealed(&pool).await.0 < done && child.try_wait().unwrap().is_none() {
-            tokio::task::yield_now().await;
-        }
-        child.kill().unwrap();
-        child.wait().unwrap();
+        killed_half_way(&pool, &reseal, (more, done)).await;
         assert_eq!(sealed(&pool).await, (done, 500 - done));
-        hold.rollback().await.unwrap();
     }
     // The new key alone does not do yet, and says so.
     let (code, said) = told(&run(&["reseal", "--database-url", &url, "--master-keys", new]).await);

@@ -27,7 +27,7 @@ const LEASE: Duration = Duration::from_secs(3);
 const PAGE: usize = 2;
 
 /// What a node does.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) enum Act {
     /// Renews its lease, looks for orphans, claims the one that it saw.
     Tend,
@@ -70,11 +70,14 @@ enum Task {
     Settle(usize),
 }
 
+/// A source that nobody delivers to, and whose it was.
+struct Orphan(Option<Uuid>);
+
 pub(super) struct Node {
     id: Uuid,
     frozen_until: OffsetDateTime,
-    /// Its look saw a source that nobody delivers to, and whose it was.
-    orphan: Option<Option<Uuid>>,
+    /// What its look saw.
+    orphan: Option<Orphan>,
     courier: Option<Courier>,
     /// Couriers started.
     couriers: u32,
@@ -347,15 +350,15 @@ impl World {
                 .is_some_and(|until| *until > self.now)
         };
         it.orphan = match self.tables.source().owner {
-            None => Some(None),
-            Some(owner) if owner != it.id && !held(owner) => Some(Some(owner)),
+            None => Some(Orphan(None)),
+            Some(owner) if owner != it.id && !held(owner) => Some(Orphan(Some(owner))),
             Some(_) => None,
         };
     }
 
     fn claim(&mut self, node: usize) {
         let it = &mut self.nodes[node];
-        let Some(gone) = it.orphan.take() else {
+        let Some(Orphan(gone)) = it.orphan.take() else {
             return;
         };
         let claim = Control::ClaimSource {

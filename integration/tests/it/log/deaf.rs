@@ -92,7 +92,7 @@ async fn pump(
     }
     // The other end does not hear of it either.
     if is_silent() {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
     drop(to.shutdown().await);
 }
