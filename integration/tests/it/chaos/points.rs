@@ -194,8 +194,9 @@ async fn play(case: Case) -> Vec<String> {
     let mut scene = Scene::set(case).await;
     let request = request(case, "write", "a");
     let here = scene.tenant.at(scene.node.address());
+    let mut before = None;
     if case.departs {
-        here.confirm(self::request(case, "before", "c")).await;
+        before = Some(here.confirm(self::request(case, "before", "c")).await);
     }
     if case.point.ends_with(".start") {
         // The second attempt has a start of its own, whether or not the first had one.
@@ -228,7 +229,7 @@ async fn play(case: Case) -> Vec<String> {
         let again = here.connected_anew().confirm(request.clone()).await;
         assert_eq!(again, receipt, "{case:?}");
     }
-    let history = judged(&scene, case, &there, [early, Some(receipt)]);
+    let history = judged(&scene, case, &there, (before, [early, Some(receipt)]));
     let faults = history.await.faults();
     drop(other);
     let faults = faults.iter().map(Fault::to_string);
@@ -239,7 +240,7 @@ async fn judged(
     scene: &Scene,
     case: Case,
     tenant: &Tenant,
-    receipts: [Option<v1::Receipt>; 2],
+    (before, receipts): (Option<v1::Receipt>, [Option<v1::Receipt>; 2]),
 ) -> History {
     let write = |token: &str, id: &str| Write {
         token: token.to_owned(),
@@ -256,7 +257,10 @@ async fn judged(
         answers: receipts.iter().flatten().filter_map(Answer::of).collect(),
         ..write("write", "a")
     }];
-    writes.extend(case.departs.then(|| write("before", "c")));
+    writes.extend(before.map(|receipt| Write {
+        answers: Answer::of(&receipt).into_iter().collect(),
+        ..write("before", "c")
+    }));
     History::gather(writes, &scene.endpoint, &scene.app.pool(), tenant).await
 }
 
