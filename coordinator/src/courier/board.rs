@@ -197,15 +197,15 @@ impl Board {
         self.recovered(source.recovery());
     }
 
-    /// What failed in the spell that the source came out of is due at once.
-    pub(super) fn recovered(&mut self, recovery: Option<Recovery>) {
+    /// What failed in the spell that the source came out of is due at once; whether that is news.
+    pub(super) fn recovered(&mut self, recovery: Option<Recovery>) -> bool {
         let at = |recovery: Option<Recovery>| recovery.map(|it| it.at);
-        if at(recovery) > at(self.standing.recovery) {
-            self.standing.recovery = recovery;
-            if let Some(recovery) = recovery {
-                self.window.recover(recovery);
-            }
-        }
+        let Some(news) = recovery.filter(|_| at(recovery) > at(self.standing.recovery)) else {
+            return false;
+        };
+        self.standing.recovery = recovery;
+        self.window.recover(news);
+        true
     }
 }
 

@@ -132,13 +132,15 @@ impl Desk {
         board.pace.limit(read.max_per_second);
         // An attempt that has ended since told more of how the source stands.
         if read.settled >= board.standing.settled {
+            let known = board.standing.settled >= 0;
             board.standing.state = read.state;
-            if read.state == SourceState::Failing {
+            board.standing.backoff_until = read.backoff_until;
+            board.standing.settled = read.settled;
+            let back = board.recovered(read.recovery) && known;
+            // What waited for an operator is ramped up like what waited for the endpoint.
+            if back || read.state == SourceState::Failing {
                 board.standing.ramp = 1;
             }
-            board.standing.backoff_until = read.backoff_until;
-            board.recovered(read.recovery);
-            board.standing.settled = read.settled;
         }
         let seen = board.window.seen;
         for entry in read.entries.iter().filter(|it| it.sequence > seen) {

@@ -737,5 +737,13 @@ fn a_command_weighs_what_it_carries() {
         weight: ROW,
         ..start
     };
+    let expire = Expire {
+        source: start.source.clone(),
+        epoch: start.epoch,
+        sequence: start.sequence,
+        client_tx_id: "a".to_owned(),
+        weight: ROW,
+    };
     assert!(Command::Start(start).weight() > ROW);
+    assert!(Command::Expire(expire).weight() > ROW);
 }
