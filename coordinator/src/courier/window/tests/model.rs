@@ -127,7 +127,9 @@ impl Model {
 
     fn bring_all_forward(&mut self) {
         let mut known = std::mem::take(&mut self.known);
-        known.iter_mut().for_each(|one| self.brought_forward(one));
+        for one in &mut known {
+            self.brought_forward(one);
+        }
         self.known = known;
     }
 
@@ -152,10 +154,15 @@ fn stored(one: &Known) -> Waiting {
     }
 }
 
-fn step(window: &mut Window, model: &mut Model, step: Step) {
-    let after = |seconds| Duration::from_secs(seconds);
+/// How long that is.
+fn after(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+/// The inbox is read, and how the source stands.
+fn read(window: &mut Window, model: &mut Model, step: &Step) {
     let now = model.now;
-    match step {
+    match step.clone() {
         Step::Read(rows, due, asked) => {
             model.last += GAP;
             let one = Known {
@@ -169,6 +176,42 @@ fn step(window: &mut Window, model: &mut Model, step: Step) {
             window.extend(vec![stored(&one)], model.recovery);
             model.known.push(one);
         }
+        Step::Recover(lasted) => {
+            let recovery = Recovery {
+                from: Some(now - after(lasted)),
+                at: now,
+            };
+            model.recovery = Some(recovery);
+            window.recover(recovery);
+            model.bring_all_forward();
+        }
+        Step::Renew(which, rows) => {
+            if let Some(before) = model.one(which, None)
+                && !model.known.iter().any(|it| it.sequence == before - 1)
+            {
+                let revived = Known {
+                    sequence: before - 1,
+                    rows,
+                    due_at: now,
+                    failed_at: None,
+                    asked: false,
+                    standing: Standing::Waits,
+                };
+                model.known.push(revived);
+                model.known.sort_by_key(|it| it.sequence);
+            }
+            model.bring_all_forward();
+            window.renew(window.revision + 1);
+            window.extend(model.known.iter().map(stored).collect(), model.recovery);
+        }
+        _ => {}
+    }
+}
+
+/// Time passes, and commits leave.
+fn leave(window: &mut Window, model: &mut Model, step: &Step) {
+    let now = model.now;
+    match step.clone() {
         Step::Pass(seconds) => {
             model.now += after(seconds);
             let now = model.now;
@@ -200,6 +243,14 @@ fn step(window: &mut Window, model: &mut Model, step: Step) {
                 model.get(sequence).standing = Standing::Out;
             }
         }
+        _ => {}
+    }
+}
+
+/// What became of those that left.
+fn end(window: &mut Window, model: &mut Model, step: &Step) {
+    let now = model.now;
+    match step.clone() {
         Step::Wait(which, pause) => {
             if let Some(sequence) = model.one(which, Some(Standing::Out)) {
                 window.wait(sequence, now + after(pause));
@@ -232,34 +283,7 @@ fn step(window: &mut Window, model: &mut Model, step: Step) {
                 model.finish(sequence);
             }
         }
-        Step::Recover(lasted) => {
-            let recovery = Recovery {
-                from: Some(now - after(lasted)),
-                at: now,
-            };
-            model.recovery = Some(recovery);
-            window.recover(recovery);
-            model.bring_all_forward();
-        }
-        Step::Renew(which, rows) => {
-            if let Some(before) = model.one(which, None)
-                && !model.known.iter().any(|it| it.sequence == before - 1)
-            {
-                let revived = Known {
-                    sequence: before - 1,
-                    rows,
-                    due_at: now,
-                    failed_at: None,
-                    asked: false,
-                    standing: Standing::Waits,
-                };
-                model.known.push(revived);
-                model.known.sort_by_key(|it| it.sequence);
-            }
-            model.bring_all_forward();
-            window.renew(window.revision + 1);
-            window.extend(model.known.iter().map(stored).collect(), model.recovery);
-        }
+        _ => {}
     }
 }
 
@@ -273,7 +297,9 @@ proptest! {
         let mut window = Window::default();
         let mut model = Model { now: START, known: Vec::new(), recovery: None, last: 100 };
         for one in steps {
-            step(&mut window, &mut model, one);
+            for happens in [read, leave, end] {
+                happens(&mut window, &mut model, &one);
+            }
             let due = |asked| model.ready(asked).first().map(|(due, _)| *due);
             prop_assert_eq!(window.next_asked(), due(true));
             let held = model.known.iter().filter_map(|it| match it.standing {
