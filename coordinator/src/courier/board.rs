@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use time::OffsetDateTime;
-use tokio::time::Instant;
 
 use super::attempt::End;
+use super::clocks::DatabaseClock;
 use super::desk::PAUSE;
 use super::flight::Flight;
 use super::pace::Pace;
@@ -22,8 +22,7 @@ pub(super) struct Board {
     pub(super) pace: Pace,
     /// Commits that are being rejected because their time is over.
     pub(super) expiring: usize,
-    /// The database's clock at an instant of ours.
-    pub(super) clock: (OffsetDateTime, Instant),
+    pub(super) clock: DatabaseClock,
     /// The inbox may hold commits that the window has not seen.
     pub(super) stale: bool,
     /// The source is another's.
@@ -83,7 +82,7 @@ impl Board {
             standing: Standing::default(),
             pace: Pace::new(),
             expiring: 0,
-            clock: (OffsetDateTime::UNIX_EPOCH, Instant::now()),
+            clock: DatabaseClock::heard(OffsetDateTime::UNIX_EPOCH),
             stale: true,
             fenced: false,
             flight,
@@ -92,7 +91,7 @@ impl Board {
 
     /// The time of the database.
     pub(super) fn now(&self) -> OffsetDateTime {
-        self.clock.0 + self.clock.1.elapsed()
+        self.clock.now()
     }
 
     /// Moves on after an attempt, or after a commit's time was said to be over.

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::board::Board;
+use super::clocks::DatabaseClock;
 use super::desk::{Desk, PAUSE};
 use super::shares::Turn;
 use crate::broken::crash_point;
@@ -126,8 +127,7 @@ impl Courier {
 impl Desk {
     /// Takes in how the source stands, and commits that follow what is known.
     fn learn(&self, board: &mut Board, read: Read) {
-        // Behind the database's by as much as the answer took: what holds a lane never ends early.
-        board.clock = (read.now, Instant::now());
+        board.clock = DatabaseClock::heard(read.now);
         board.standing.cap = read.max_in_flight;
         board.pace.limit(read.max_per_second);
         // An attempt that has ended since told more of how the source stands.

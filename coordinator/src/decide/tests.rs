@@ -22,6 +22,7 @@ use crate::domain::{
 
 mod expiry;
 mod fate;
+mod schedule;
 mod staleness;
 
 const NOW: OffsetDateTime = OffsetDateTime::UNIX_EPOCH;
