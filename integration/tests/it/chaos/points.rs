@@ -83,8 +83,6 @@ const DANGEROUS: [&str; 10] = [
 struct Case {
     point: &'static str,
     delivered: bool,
-    /// Whether the write is the second that the node delivers.
-    departs: bool,
     /// Whether the client comes back to the node that died, which was started again.
     same: bool,
     freezes: bool,
@@ -93,6 +91,16 @@ struct Case {
 impl Case {
     fn model(self) -> &'static str {
         if self.delivered { "airports" } else { "notes" }
+    }
+
+    /// Whether the write is the second that the node delivers.
+    fn departs(self) -> bool {
+        self.point.ends_with(":2") && !self.point.starts_with("courier.")
+    }
+
+    /// Whether only an attempt that has a start of its own passes the point.
+    fn starts(self) -> bool {
+        self.point.strip_suffix(".start").is_some()
     }
 }
 
@@ -195,10 +203,10 @@ async fn play(case: Case) -> Vec<String> {
     let request = request(case, "write", "a");
     let here = scene.tenant.at(scene.node.address());
     let mut before = None;
-    if case.departs {
+    if case.departs() {
         before = Some(here.confirm(self::request(case, "before", "c")).await);
     }
-    if case.point.ends_with(".start") {
+    if case.starts() {
         // The second attempt has a start of its own, whether or not the first had one.
         let busy = endpoint::Answer::status(StatusCode::SERVICE_UNAVAILABLE);
         scene.endpoint.script(Kind::Commit, busy);
@@ -283,7 +291,6 @@ fn case(point: &'static str, delivered: bool, same: bool) -> Case {
     Case {
         point,
         delivered,
-        departs: point.ends_with(":2") && !point.starts_with("courier."),
         same,
         freezes: false,
     }
