@@ -272,12 +272,12 @@ impl Store {
     pub async fn listener(&self) -> Result<Listener, Error> {
         // Of a pool of its own: whatever is left of a connection that died is in nobody's way.
         let options = self.signals.connect_options().as_ref().clone();
-        in_time(async {
+        let listening = async {
             let mut listener = PgListener::connect_with(&pool(options, 1)).await?;
             listener.listen("coordinator").await?;
             Ok(Listener(listener))
-        })
-        .await
+        };
+        in_time(Box::pin(listening)).await
     }
 }
 
@@ -294,11 +294,11 @@ impl Listener {
 
     /// Asks whether the database is still at the other end.
     pub async fn sign_of_life(&mut self) -> Result<(), Error> {
-        in_time(async {
+        let looking = async {
             let connection = self.0.acquire().await?;
             Ok(sign_of_life(connection.ping()).await?)
-        })
-        .await
+        };
+        in_time(Box::pin(looking)).await
     }
 }
 
