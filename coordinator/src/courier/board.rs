@@ -151,10 +151,15 @@ impl Board {
 
     /// When something is to be done next although nothing happens, as far as the source goes.
     pub(super) fn next(&self) -> Option<OffsetDateTime> {
-        let due = self.window.next().zip(self.standing.opens());
-        let due = due.map(|(due, opens)| due.max(opens));
+        let due = self.next_due().into_iter();
         let asked = self.window.next_asked();
-        due.into_iter().chain(asked).chain(self.next_expiry()).min()
+        due.chain(asked).chain(self.next_expiry()).min()
+    }
+
+    /// When the next commit is due that waits for the source; never while the source is disabled.
+    pub(super) fn next_due(&self) -> Option<OffsetDateTime> {
+        let (due, opens) = self.window.next().zip(self.standing.opens())?;
+        Some(due.max(opens))
     }
 
     fn settled(&mut self, sequence: i64, entry: Option<&InboxEntry>) {
