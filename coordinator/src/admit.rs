@@ -17,3 +17,4 @@ pub use self::commit::commit;
 pub use self::filter::Filter;
 pub use self::model::{Backing, FieldFault, Model};
 pub use self::schema::Schema;
+pub(crate) use self::text::is_name;

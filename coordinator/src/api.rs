@@ -17,6 +17,7 @@ mod scratch;
 mod seats;
 pub mod server;
 mod status;
+mod unread;
 
 use std::fmt;
 use std::sync::Arc;

@@ -87,11 +87,8 @@ pub(crate) struct FeedReader {
     recent: Recent,
     /// Of these, what the sweep found: polls bring it again.
     swept: Recent,
-    /// When the last poll began that reached the feed's end.
-    ended_at: Option<OffsetDateTime>,
-    /// When the sweep began, by either clock, and when the last whole one did.
+    /// When the sweep began, by either clock.
     swept_from: (Instant, OffsetDateTime),
-    last_sweep_at: Option<OffsetDateTime>,
     /// Events to ask for; fewer while pages are too large.
     limit: u32,
     /// Polls in a row whose cursor was refused.
@@ -172,9 +169,7 @@ impl FeedReader {
             history: History::default(),
             recent: Recent::default(),
             swept: Recent::default(),
-            ended_at: None,
             swept_from: (now, OffsetDateTime::UNIX_EPOCH),
-            last_sweep_at: None,
             limit: PAGE,
             refused: 0,
             same: 0,
@@ -277,9 +272,6 @@ impl FeedReader {
         let reset =
             stood.is_some() && self.cursors() != look.feed.as_ref().map(|it| (it.state, &it.trail));
         if moved || reset {
-            // What is read from here on may be older than what we know of.
-            self.ended_at = None;
-            self.last_sweep_at = None;
             self.history.forget_all();
         }
         if moved || reset || !self.named {

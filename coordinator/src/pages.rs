@@ -17,9 +17,11 @@ use sha2::Sha256;
 use crate::keys::{MasterKeys, keyed};
 use crate::refusal::Refusal;
 
-/// The rows of a page when the caller does not say, and at most.
-const USUAL: i32 = 100;
-const LARGEST: i32 = 1_000;
+/// The rows of a page when the caller does not say.
+const USUAL: u32 = 100;
+
+/// The most rows of one page; a larger size asked for means this.
+pub const LARGEST: u32 = 1_000;
 
 /// The first byte of every token.
 const VERSION: u8 = 1;
@@ -28,28 +30,28 @@ const VERSION: u8 = 1;
 const TAG: usize = 16;
 
 /// How many rows a page has: 100 when 0 is asked for, never more than 1,000.
-pub fn page_size(requested: i32) -> Result<usize, Refusal> {
-    match requested {
-        ..0 => Err(Refusal::field(
+pub fn page_size(requested: i32) -> Result<u32, Refusal> {
+    match u32::try_from(requested) {
+        Ok(0) => Ok(USUAL),
+        Ok(size) => Ok(size.min(LARGEST)),
+        Err(_) => Err(Refusal::field(
             "page_size_invalid",
             "page_size",
             "must not be negative",
         )),
-        0 => Ok(USUAL.unsigned_abs() as usize),
-        _ => Ok(requested.min(LARGEST).unsigned_abs() as usize),
     }
 }
 
 /// Cuts what was read with [`limit`] to one page; says whether more follows.
-pub fn cut<T>(rows: &mut Vec<T>, size: usize) -> bool {
-    let more = rows.len() > size;
-    rows.truncate(size);
+pub fn cut<T>(rows: &mut Vec<T>, size: u32) -> bool {
+    let more = rows.len() > size as usize;
+    rows.truncate(size as usize);
     more
 }
 
 /// How many rows to read for a page: one more, to know whether another page follows.
-pub fn limit(size: usize) -> i64 {
-    i64::try_from(size).map_or(i64::MAX, |size| size.saturating_add(1))
+pub fn limit(size: u32) -> i64 {
+    i64::from(size) + 1
 }
 
 /// Makes and reads page tokens. Tokens stay valid while the master key that they were made under is

@@ -68,6 +68,12 @@ impl Refusal {
         }
     }
 
+    /// The organization has no Data Source of this id.
+    pub fn no_source(id: &str) -> Self {
+        let message = "the organization has no such source";
+        Self::new(Class::NotFound, "source_not_found", message).with("data_source", id)
+    }
+
     /// The fault is ours, and was logged where it was found.
     pub fn internal() -> Self {
         let message = "the fault is the coordinator's; it is logged";

@@ -27,7 +27,7 @@ use crate::admit::Backing;
 use crate::broken::WallClock;
 use crate::domain::{Caller, RequestKind};
 use crate::keys::{KeyRing, overloaded, unknown_key};
-use crate::refusal::{Class, Refusal};
+use crate::refusal::Refusal;
 use crate::schemas::SchemaCache;
 use crate::store::source_keys::{self, KeySeen};
 use crate::store::source_requests::{self, LastRequests, source_endpoint};
@@ -129,10 +129,7 @@ impl Verifier {
     pub async fn source(&self, caller: &Caller, source: &str) -> Result<Verification, Refusal> {
         let organization = caller.organization.clone();
         let endpoint = source_endpoint(&self.store, organization, source.to_owned()).await?;
-        let endpoint = endpoint.ok_or_else(|| {
-            let message = "the organization has no such source";
-            Refusal::new(Class::NotFound, "source_not_found", message).with("data_source", source)
-        })?;
+        let endpoint = endpoint.ok_or_else(|| Refusal::no_source(source))?;
         let model = self.model(caller, source).await?;
         let found = self
             .endpoint(caller, &endpoint.url, endpoint.timeout, model)

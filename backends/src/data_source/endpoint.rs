@@ -76,7 +76,10 @@ impl EndpointUrl {
         if raw.len() > MAX_BYTES || raw.contains(unclean) {
             return Err(UrlFault::Invalid);
         }
-        let url = Url::parse(raw).map_err(|_| UrlFault::Invalid)?;
+        // Its canonical form may be longer, and is read anew for each request.
+        let url = Url::parse(raw).ok();
+        let url = url.filter(|it| it.as_str().len() <= MAX_BYTES);
+        let url = url.ok_or(UrlFault::Invalid)?;
         let exempt = is_exempt(&url, policy);
         if url.scheme() != "https" && !(url.scheme() == "http" && exempt) {
             return Err(UrlFault::HttpsRequired);

@@ -52,6 +52,8 @@ pub fn jittered(pause: Duration, share: f64) -> Duration {
 mod tests {
     use std::time::Duration;
 
+    use proptest::prelude::*;
+
     use super::RetrySchedule;
 
     #[test]
@@ -102,5 +104,31 @@ mod tests {
             RetrySchedule { delays: vec![] }.delay_after(1, || 0.5),
             None
         );
+    }
+
+    proptest! {
+        /// Every attempt but the last is followed by its own pause, a fifth shorter or longer at most;
+        /// more jitter never means sooner.
+        #[test]
+        fn every_attempt_but_the_last_is_followed_by_its_own_pause(
+            delays in prop::collection::vec(0_u64..10_000_000, 0..20),
+            attempt in 0_u32..25,
+            (low, high) in (0.0..1.0_f64, 0.0..1.0_f64),
+        ) {
+            let delays: Vec<_> = delays.into_iter().map(Duration::from_millis).collect();
+            let schedule = RetrySchedule { delays: delays.clone() };
+            let pause = attempt.checked_sub(1).and_then(|it| delays.get(it as usize));
+            let (sooner, later) = (low.min(high), low.max(high));
+            let sooner = schedule.delay_after(attempt, || sooner);
+            let later = schedule.delay_after(attempt, || later);
+            prop_assert_eq!((sooner.is_some(), later.is_some()), (pause.is_some(), pause.is_some()));
+            if let (Some(pause), Some(sooner), Some(later)) = (pause, sooner, later) {
+                let least = *pause * 4 / 5;
+                let most = *pause * 6 / 5;
+                let rounding = Duration::from_micros(1);
+                prop_assert!(least <= sooner + rounding && sooner <= later);
+                prop_assert!(later <= most + rounding);
+            }
+        }
     }
 }

@@ -9,16 +9,11 @@ use super::model::Model;
 use super::schema::Schema;
 use super::text;
 use crate::domain::Participant;
+use crate::pages::page_size;
 use crate::refusal::Refusal;
 
 /// The most conditions of one List.
 pub const MAX_CONDITIONS: usize = 50;
-
-/// The most rows of one page; a larger size asked for means this.
-pub const MAX_PAGE: u32 = 1_000;
-
-/// The rows of a page when the caller does not say.
-pub const DEFAULT_PAGE: u32 = 100;
 
 /// Who reads, as far as the caller says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -181,18 +176,6 @@ fn order(given: &str, model: &Model) -> Result<Option<OrderBy>, Refusal> {
         field: field.to_owned(),
         descending,
     }))
-}
-
-fn page_size(given: i32) -> Result<u32, Refusal> {
-    match u32::try_from(given) {
-        Ok(0) => Ok(DEFAULT_PAGE),
-        Ok(size) => Ok(size.min(MAX_PAGE)),
-        Err(_) => Err(Refusal::field(
-            "page_size_invalid",
-            "page_size",
-            "must not be negative",
-        )),
-    }
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ pub(super) fn is_printable(text: &str) -> bool {
 
 /// Whether a text is 1 to 255 characters without control characters, as the ids of rows and the
 /// names of fields are.
-pub(super) fn is_name(text: &str) -> bool {
+pub(crate) fn is_name(text: &str) -> bool {
     has_length(text) && !text.chars().any(char::is_control)
 }
 

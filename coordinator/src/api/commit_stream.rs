@@ -215,11 +215,10 @@ impl Session {
         })?;
         let deadline = Deadline::within(timeout, came, rooms.wait_cap)?;
         let _passage = self.turnstile.enter(&self.caller.organization)?;
-        let receipt_by = deadline.receipt_by.into_std();
         let traceparent = self.traceparent.clone();
         let deciding = rooms
             .service
-            .commit(&self.caller, commit, traceparent, Some(receipt_by));
+            .commit(&self.caller, commit, traceparent, deadline.receipt_by);
         let deciding = AssertUnwindSafe(deciding).catch_unwind();
         match tokio::time::timeout_at(deadline.answer_by, deciding).await {
             Ok(Ok(receipt)) => receipt.map(encode::receipt),

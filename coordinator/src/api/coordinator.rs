@@ -28,14 +28,16 @@ pub(super) struct CoordinatorApi {
 impl Coordinator for CoordinatorApi {
     async fn commit(&self, request: Request<v1::CommitRequest>) -> Answer<v1::Receipt> {
         let caller = caller(&request)?;
+        // The edge gives every call one.
         let deadline = request.extensions().get::<Deadline>();
-        let deadline = deadline.map(|deadline| deadline.receipt_by.into_std());
+        let deadline = deadline.ok_or_else(|| status(Refusal::internal()))?;
+        let receipt_by = deadline.receipt_by;
         let traceparent = traceparent(&request);
         let commit = request.into_inner();
         let receipt = self
             .rooms
             .service
-            .commit(&caller, commit, traceparent, deadline)
+            .commit(&caller, commit, traceparent, receipt_by)
             .await;
         receipt
             .map(encode::receipt)

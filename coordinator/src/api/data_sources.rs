@@ -16,7 +16,7 @@ use super::auth::caller;
 use super::status::{Answer, status};
 use super::{Rooms, encode, names};
 use crate::domain::Caller;
-use crate::refusal::{Class, Refusal};
+use crate::refusal::Refusal;
 use crate::store;
 
 /// An organization's sources, for whoever has its live API key.
@@ -256,7 +256,7 @@ impl DataSourcesApi {
     async fn stored(&self, caller: &Caller, id: String) -> Result<store::sources::Source, Refusal> {
         let organization = caller.organization.clone();
         let source = store::sources::get(&self.rooms.store, organization, id.clone()).await?;
-        source.ok_or_else(|| not_found(&id))
+        source.ok_or_else(|| Refusal::no_source(&id))
     }
 
     async fn status_of(
@@ -269,7 +269,7 @@ impl DataSourcesApi {
         let status = store::sources::status(&self.rooms.store, organization, id.clone()).await?;
         status
             .map(|status| encode::source_status(&id, status))
-            .ok_or_else(|| not_found(&id))
+            .ok_or_else(|| Refusal::no_source(&id))
     }
 }
 
@@ -280,9 +280,4 @@ fn actor(given: String) -> Result<String, Refusal> {
 
 fn required(field: &str) -> Refusal {
     Refusal::field("field_required", field, "is required")
-}
-
-fn not_found(id: &str) -> Refusal {
-    let message = "the organization has no such source";
-    Refusal::new(Class::NotFound, "source_not_found", message).with("data_source", id)
 }

@@ -18,10 +18,15 @@ use super::Rooms;
 use super::auth::{Access, bearer, operator};
 use super::deadline::{Deadline, exceeded};
 use super::seats::{Seat, Seats};
+use super::server::Limits;
 use super::status::{completed, response};
+use super::unread::Unread;
 use crate::domain::OrganizationId;
 use crate::keys::overloaded;
 use crate::refusal::{Class, Refusal};
+
+/// Whose answers are not counted: what its streams hold they give up when they are not read.
+const SUBSCRIBE: &str = "/ablo.coordinator.v1.Log/Subscribe";
 
 /// Puts [`Edge`] in front of the services.
 #[derive(Clone, Debug)]
@@ -35,6 +40,7 @@ struct Gate {
     rooms: Arc<Rooms>,
     calls: Seats<()>,
     calls_by_organization: Seats<OrganizationId>,
+    unread: Unread,
 }
 
 /// Services behind the gate.
@@ -63,14 +69,14 @@ impl Turnstile {
 }
 
 impl EdgeLayer {
-    /// Lets in `calls` at once, of them at most `each` from one organization.
-    pub(super) fn new(rooms: Arc<Rooms>, calls: usize, each: usize) -> Self {
-        let (calls, calls_by_organization) = (Seats::new(calls), Seats::new(each));
+    /// Lets in as many calls as these limits say, and keeps as much of their answers.
+    pub(super) fn new(rooms: Arc<Rooms>, limits: &Limits) -> Self {
         Self {
             gate: Arc::new(Gate {
                 rooms,
-                calls,
-                calls_by_organization,
+                calls: Seats::new(limits.calls),
+                calls_by_organization: Seats::new(limits.calls_per_organization),
+                unread: Unread::new(limits.unread),
             }),
         }
     }
@@ -158,14 +164,15 @@ impl Gate {
         S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
     {
         request.extensions_mut().insert(deadline);
-        let passage = match Access::of(request.uri().path()) {
-            Access::Anybody => None,
+        let subscribes = request.uri().path() == SUBSCRIBE;
+        let (passage, party) = match Access::of(request.uri().path()) {
+            Access::Anybody => (None, Some(None)),
             Access::Operator => {
                 operator(
                     bearer(request.headers())?,
                     self.rooms.operator_token.as_ref(),
                 )?;
-                None
+                (None, None)
             }
             Access::Organization => {
                 let caller = self
@@ -174,15 +181,19 @@ impl Gate {
                     .authenticate(bearer(request.headers())?)
                     .await?;
                 // Strangers take no seat, so that they cannot keep those with a key out.
-                let passage = self.enter(&caller.organization)?;
+                let organization = caller.organization.clone();
+                let passage = self.enter(&organization)?;
                 request.extensions_mut().insert(caller);
                 request.extensions_mut().insert(Turnstile(Arc::clone(self)));
-                Some(passage)
+                (Some(passage), Some(Some(organization)))
             }
         };
         let Ok(answer) = inner.call(request).await;
         drop(passage);
-        Ok(answer)
+        Ok(match party.filter(|_| !subscribes) {
+            Some(party) => answer.map(|body| self.unread.answer(party, body)),
+            None => answer,
+        })
     }
 }
 
@@ -216,7 +227,7 @@ mod tests {
     #[tokio::test]
     async fn a_panic_inside_answers_internal_and_tells_nothing() {
         let gated = Arc::new(rooms(unreachable()));
-        let mut edge = EdgeLayer::new(gated, 1, 1).layer(Faulty);
+        let mut edge = EdgeLayer::new(gated, &Limits::default()).layer(Faulty);
         let Ok(answer) = edge.call(Request::new(Body::empty())).await;
         let status = Status::from_header_map(answer.headers()).unwrap();
         assert_eq!(status.code(), Code::Internal);

@@ -60,6 +60,8 @@ pub struct Limits {
     pub calls: usize,
     /// Calls of one organization; more are refused as `overloaded`.
     pub calls_per_organization: usize,
+    /// Bytes of answers that wait for their callers to read them; more are not kept.
+    pub unread: usize,
     /// Streams of all organizations; more are refused as `overloaded`.
     pub streams: usize,
     /// Streams of one organization; more are refused as `overloaded`.
@@ -73,6 +75,8 @@ pub struct Limits {
     /// After this a connection takes no new calls and ends with its last one, so that clients spread
     /// over new nodes.
     pub connection_age: Duration,
+    /// How long its last call may take then: longer than any, unless the client does not read.
+    pub connection_end: Duration,
 }
 
 impl Default for Limits {
@@ -80,12 +84,14 @@ impl Default for Limits {
         Self {
             calls: 8_192,
             calls_per_organization: 4_096,
+            unread: 96 << 20,
             streams: 16_384,
             streams_per_organization: 4_096,
             connections_per_address: 1_024,
             preface: Duration::from_secs(5),
             silence: Duration::from_mins(1),
             connection_age: Duration::from_mins(30),
+            connection_end: Duration::from_mins(70),
         }
     }
 }
@@ -138,11 +144,7 @@ impl Server {
         let (reporter, health) = health_reporter();
         report(&reporter, ServingStatus::Serving).await;
         let api = self.organization_services(Routes::new(health.clone()));
-        let edge = EdgeLayer::new(
-            Arc::clone(&self.rooms),
-            self.limits.calls,
-            self.limits.calls_per_organization,
-        );
+        let edge = EdgeLayer::new(Arc::clone(&self.rooms), &self.limits);
         let stop = || shutdown.stop.clone().cancelled_owned();
         let (api, admin) = match listeners.admin {
             None => (self.admin(api), None),
@@ -185,7 +187,11 @@ impl Server {
         let connections = connection::accepted(
             listener,
             self.limits.connections_per_address,
-            (self.limits.preface, self.limits.silence),
+            connection::Patience {
+                preface: self.limits.preface,
+                silence: self.limits.silence,
+                life: self.limits.connection_age + self.limits.connection_end,
+            },
         );
         let server = builder.layer(edge).add_routes(routes);
         server.serve_with_incoming_shutdown(connections, stop).await

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use bytes::Bytes;
 use proto::v1;
 use tonic::body::Body;
-use tonic::codegen::http::Response;
+use tonic::codegen::http::{HeaderMap, Response};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
@@ -77,6 +77,11 @@ fn cut(text: &str) -> String {
 /// The answer that a refusal is.
 pub(super) fn response(refusal: Refusal) -> Response<Body> {
     status(refusal).into_http()
+}
+
+/// The end of an answer that has begun.
+pub(super) fn trailers(refusal: Refusal) -> HeaderMap {
+    response(refusal).into_parts().0.headers
 }
 
 /// The answer to a call of a method that does not exist.

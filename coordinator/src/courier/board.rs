@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use time::OffsetDateTime;
-use tokio::time::Instant;
 
 use super::attempt::End;
+use super::clocks::DatabaseClock;
 use super::desk::PAUSE;
 use super::flight::Flight;
 use super::pace::Pace;
@@ -22,8 +22,7 @@ pub(super) struct Board {
     pub(super) pace: Pace,
     /// Commits that are being rejected because their time is over.
     pub(super) expiring: usize,
-    /// The database's clock at an instant of ours.
-    pub(super) clock: (OffsetDateTime, Instant),
+    pub(super) clock: DatabaseClock,
     /// The inbox may hold commits that the window has not seen.
     pub(super) stale: bool,
     /// The source is another's.
@@ -83,7 +82,7 @@ impl Board {
             standing: Standing::default(),
             pace: Pace::new(),
             expiring: 0,
-            clock: (OffsetDateTime::UNIX_EPOCH, Instant::now()),
+            clock: DatabaseClock::heard(OffsetDateTime::UNIX_EPOCH),
             stale: true,
             fenced: false,
             flight,
@@ -92,7 +91,7 @@ impl Board {
 
     /// The time of the database.
     pub(super) fn now(&self) -> OffsetDateTime {
-        self.clock.0 + self.clock.1.elapsed()
+        self.clock.now()
     }
 
     /// Moves on after an attempt, or after a commit's time was said to be over.
@@ -152,10 +151,15 @@ impl Board {
 
     /// When something is to be done next although nothing happens, as far as the source goes.
     pub(super) fn next(&self) -> Option<OffsetDateTime> {
-        let due = self.window.next().zip(self.standing.opens());
-        let due = due.map(|(due, opens)| due.max(opens));
+        let due = self.next_due().into_iter();
         let asked = self.window.next_asked();
-        due.into_iter().chain(asked).chain(self.next_expiry()).min()
+        due.chain(asked).chain(self.next_expiry()).min()
+    }
+
+    /// When the next commit is due that waits for the source; never while the source is disabled.
+    pub(super) fn next_due(&self) -> Option<OffsetDateTime> {
+        let (due, opens) = self.window.next().zip(self.standing.opens())?;
+        Some(due.max(opens))
     }
 
     fn settled(&mut self, sequence: i64, entry: Option<&InboxEntry>) {
@@ -197,15 +201,15 @@ impl Board {
         self.recovered(source.recovery());
     }
 
-    /// What failed in the spell that the source came out of is due at once.
-    pub(super) fn recovered(&mut self, recovery: Option<Recovery>) {
+    /// What failed in the spell that the source came out of is due at once; whether that is news.
+    pub(super) fn recovered(&mut self, recovery: Option<Recovery>) -> bool {
         let at = |recovery: Option<Recovery>| recovery.map(|it| it.at);
-        if at(recovery) > at(self.standing.recovery) {
-            self.standing.recovery = recovery;
-            if let Some(recovery) = recovery {
-                self.window.recover(recovery);
-            }
-        }
+        let Some(news) = recovery.filter(|_| at(recovery) > at(self.standing.recovery)) else {
+            return false;
+        };
+        self.standing.recovery = recovery;
+        self.window.recover(news);
+        true
     }
 }
 

@@ -202,12 +202,12 @@ impl Desk {
     /// When to look again although nothing happened.
     fn next(&self, board: &Board, turn: &Turn) -> Instant {
         let now = board.now();
+        // What waits for a slot or a share is not waited for here: either says when it comes free.
         let free = self.slots.taken() < board.standing.allowed() && !turn.waits();
-        let due = board.window.next().filter(|_| free);
-        let due = due.zip(board.standing.opens());
-        let due = due.map(|(due, opens)| due.max(opens));
+        let due = board.next_due().filter(|due| free || *due > now);
+        let free = self.has_room_for_asked(board) && !turn.waits();
         let asked = board.window.next_asked();
-        let asked = asked.filter(|_| self.has_room_for_asked(board) && !turn.waits());
+        let asked = asked.filter(|due| free || *due > now);
         let next = due
             .into_iter()
             .chain(asked)

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::board::Board;
+use super::clocks::DatabaseClock;
 use super::desk::{Desk, PAUSE};
 use super::shares::Turn;
 use crate::broken::crash_point;
@@ -126,19 +127,20 @@ impl Courier {
 impl Desk {
     /// Takes in how the source stands, and commits that follow what is known.
     fn learn(&self, board: &mut Board, read: Read) {
-        // Behind the database's by as much as the answer took: what holds a lane never ends early.
-        board.clock = (read.now, Instant::now());
+        board.clock = DatabaseClock::heard(read.now);
         board.standing.cap = read.max_in_flight;
         board.pace.limit(read.max_per_second);
         // An attempt that has ended since told more of how the source stands.
         if read.settled >= board.standing.settled {
+            let known = board.standing.settled >= 0;
             board.standing.state = read.state;
-            if read.state == SourceState::Failing {
+            board.standing.backoff_until = read.backoff_until;
+            board.standing.settled = read.settled;
+            let back = board.recovered(read.recovery) && known;
+            // What waited for an operator is ramped up like what waited for the endpoint.
+            if back || read.state == SourceState::Failing {
                 board.standing.ramp = 1;
             }
-            board.standing.backoff_until = read.backoff_until;
-            board.recovered(read.recovery);
-            board.standing.settled = read.settled;
         }
         let seen = board.window.seen;
         for entry in read.entries.iter().filter(|it| it.sequence > seen) {

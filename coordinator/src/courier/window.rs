@@ -299,15 +299,19 @@ impl Window {
         self.holding.pop(now)
     }
 
-    /// The source came back: what failed in the spell is due at once.
+    /// The source came back: what failed in the spell is due at once, or when its turn comes.
     pub(super) fn recover(&mut self, recovery: Recovery) {
-        let ready = std::mem::take(&mut self.ready);
-        for (_, sequence) in ready {
-            let Some(place) = self.waiting.get_mut(&sequence) else {
-                continue;
+        for (sequence, place) in &mut self.waiting {
+            let before = place.due_at;
+            place.due_at = due(before, place.failed_at, Some(recovery));
+            let ready = if place.asked {
+                &mut self.asked
+            } else {
+                &mut self.ready
             };
-            place.due_at = due(place.due_at, place.failed_at, Some(recovery));
-            self.ready.insert((place.due_at, sequence));
+            if ready.remove(&(before, *sequence)) {
+                ready.insert((place.due_at, *sequence));
+            }
         }
     }
 }

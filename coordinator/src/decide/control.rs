@@ -256,15 +256,6 @@ fn reset_feed(
     Ok(done)
 }
 
-pub(super) fn not_found(source: &str) -> Refusal {
-    Refusal::new(
-        Class::NotFound,
-        "source_not_found",
-        "there is no such Data Source",
-    )
-    .with("data_source", source)
-}
-
 fn create(
     state: &mut State,
     append: &mut Append,
@@ -288,14 +279,20 @@ fn change(
     id: &str,
     change: impl FnOnce(&mut Source),
 ) -> Result<Reply, Refusal> {
-    let source = state.sources.get_mut(id).ok_or_else(|| not_found(id))?;
+    let source = state
+        .sources
+        .get_mut(id)
+        .ok_or_else(|| Refusal::no_source(id))?;
     change(source);
     append.put_source(source, true);
     Ok(Reply::Done)
 }
 
 fn pause(state: &mut State, append: &mut Append, id: &str, reason: &str) -> Result<Reply, Refusal> {
-    let stands = state.sources.get(id).ok_or_else(|| not_found(id))?;
+    let stands = state
+        .sources
+        .get(id)
+        .ok_or_else(|| Refusal::no_source(id))?;
     match stands.state {
         SourceState::Disabled => Err(disabled(id)),
         SourceState::Paused => Ok(Reply::Done),
@@ -321,7 +318,10 @@ fn delete(
     if state.head.schema_version != schema_version {
         return Ok(Reply::SchemaMoved(state.head.schema_version));
     }
-    let source = state.sources.get(id).ok_or_else(|| not_found(id))?;
+    let source = state
+        .sources
+        .get(id)
+        .ok_or_else(|| Refusal::no_source(id))?;
     let why = if named {
         "the active schema names it"
     } else if source.pending > 0 {
@@ -350,7 +350,10 @@ fn claim(
     id: &str,
     (node, gone): (Uuid, Option<Uuid>),
 ) -> Result<Reply, Refusal> {
-    let source = state.sources.get_mut(id).ok_or_else(|| not_found(id))?;
+    let source = state
+        .sources
+        .get_mut(id)
+        .ok_or_else(|| Refusal::no_source(id))?;
     if source.owner.is_some() && source.owner != gone {
         return Ok(Reply::Fenced);
     }
@@ -361,7 +364,10 @@ fn claim(
 }
 
 fn release(state: &mut State, append: &mut Append, id: &str, epoch: i64) -> Result<Reply, Refusal> {
-    let source = state.sources.get_mut(id).ok_or_else(|| not_found(id))?;
+    let source = state
+        .sources
+        .get_mut(id)
+        .ok_or_else(|| Refusal::no_source(id))?;
     if source.epoch != epoch {
         return Ok(Reply::Fenced);
     }

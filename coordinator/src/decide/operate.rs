@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::Reply;
 use super::append::{Action, Append};
-use super::control::{disabled, not_found};
+use super::control::disabled;
 use super::settle::{Ending, SIGNATURE_TOLERANCE, weight_of};
 use super::start::close_lost;
 use super::state::{InboxEntry, Source, State, Touched};
@@ -145,7 +145,7 @@ pub(super) fn operate(state: &mut State, append: &mut Append, operate: &Operate)
 /// does not stand where it was seen.
 fn checked(state: &State, operate: &Operate) -> Result<Option<(Source, Vec<InboxEntry>)>, Refusal> {
     let source = state.sources.get(&operate.source);
-    let source = source.ok_or_else(|| not_found(&operate.source))?;
+    let source = source.ok_or_else(|| Refusal::no_source(&operate.source))?;
     if operate.verb.retries() {
         refuse_unless_delivering(source)?;
     }

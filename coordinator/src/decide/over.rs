@@ -41,9 +41,7 @@ pub(super) fn expire(state: &mut State, append: &mut Append, expire: &Expire) ->
         return Reply::NotStartable(NotStartable::Finished);
     };
     if entry.dead {
-        // What becomes of it an operator decides. Its rows are held until its last attempt cannot be applied any more.
-        let held = entry.may_apply_until.filter(|until| *until > state.now);
-        return Reply::NotStartable(held.map_or(NotStartable::Finished, NotStartable::Until));
+        return Reply::NotStartable(of_dead(entry, state.now));
     }
     match entry.ends_at() {
         Some(at) if at <= state.now => Reply::NotStartable(end(state, append, &key)),
@@ -51,6 +49,13 @@ pub(super) fn expire(state: &mut State, append: &mut Append, expire: &Expire) ->
         // Since the inbox was read, the feed showed that it was applied.
         None => Reply::NotStartable(NotStartable::Reread),
     }
+}
+
+/// What becomes of a dead commit an operator decides. Its rows are held until its last attempt cannot be
+/// applied any more.
+pub(super) fn of_dead(entry: &InboxEntry, now: OffsetDateTime) -> NotStartable {
+    let held = entry.may_apply_until.filter(|until| *until > now);
+    held.map_or(NotStartable::Finished, NotStartable::Until)
 }
 
 /// Whether no attempt may start any more.

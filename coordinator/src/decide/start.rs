@@ -87,9 +87,13 @@ pub(super) fn start(state: &mut State, append: &mut Append, start: &Start) -> Re
     if source.inbox_revision != start.revision {
         return Reply::NotStartable(NotStartable::Reread);
     }
-    let Some(entry) = state.inbox.get_mut(&key).filter(|entry| !entry.dead) else {
+    let Some(entry) = state.inbox.get_mut(&key) else {
         return Reply::NotStartable(NotStartable::Finished);
     };
+    if entry.dead {
+        // Who asks took over from a courier that was told so.
+        return Reply::NotStartable(over::of_dead(entry, now));
+    }
     if matches!(source.state, SourceState::Disabled | SourceState::Paused) {
         return Reply::NotStartable(NotStartable::Disabled);
     }

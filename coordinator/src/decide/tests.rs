@@ -22,6 +22,7 @@ use crate::domain::{
 
 mod expiry;
 mod fate;
+mod schedule;
 mod staleness;
 
 const NOW: OffsetDateTime = OffsetDateTime::UNIX_EPOCH;
@@ -737,5 +738,13 @@ fn a_command_weighs_what_it_carries() {
         weight: ROW,
         ..start
     };
+    let expire = Expire {
+        source: start.source.clone(),
+        epoch: start.epoch,
+        sequence: start.sequence,
+        client_tx_id: "a".to_owned(),
+        weight: ROW,
+    };
     assert!(Command::Start(start).weight() > ROW);
+    assert!(Command::Expire(expire).weight() > ROW);
 }

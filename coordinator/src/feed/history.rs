@@ -23,7 +23,12 @@ const EVENTS: usize = 20_000;
 #[derive(Debug, Default)]
 pub(super) struct History {
     positions: VecDeque<(OffsetDateTime, i64)>,
-    own: HashMap<RowKey, i64>,
+    /// By row: the position, and whether the event was pushed.
+    own: HashMap<RowKey, (i64, bool)>,
+    /// When the last poll began that reached the feed's end.
+    polled_at: Option<OffsetDateTime>,
+    /// When the last whole sweep began.
+    swept_at: Option<OffsetDateTime>,
 }
 
 impl History {
@@ -45,12 +50,37 @@ impl History {
         known.map_or(0, |(_, position)| *position)
     }
 
-    /// An event changed this row, at this position.
-    pub(super) fn changed(&mut self, row: RowKey, sync_id: i64) {
+    /// A poll that began then reached the feed's end.
+    pub(super) fn polled(&mut self, began: OffsetDateTime) {
+        self.polled_at = Some(began);
+    }
+
+    /// A sweep that began then reached its end.
+    pub(super) fn swept(&mut self, began: OffsetDateTime) {
+        self.swept_at = Some(began);
+    }
+
+    /// A position that the log had reached before any event could happen that a poll brings now, as
+    /// late as this after it took effect.
+    pub(super) fn floor_of_poll(&self, lag: Duration) -> i64 {
+        self.floor_since(self.polled_at, lag)
+    }
+
+    /// The same of what a sweep brings: also what polls have not come to, beyond the newest cursor.
+    pub(super) fn floor_of_sweep(&self, lag: Duration) -> i64 {
+        self.floor_since(self.polled_at.min(self.swept_at), lag)
+    }
+
+    fn floor_since(&self, since: Option<OffsetDateTime>, lag: Duration) -> i64 {
+        since.map_or(0, |since| self.floor(since - lag))
+    }
+
+    /// An event changed this row, at this position; it was `pushed`, or polled for.
+    pub(super) fn changed(&mut self, row: RowKey, sync_id: i64, pushed: bool) {
         if self.own.len() >= ROWS {
             self.own.clear();
         }
-        self.own.insert(row, sync_id);
+        self.own.insert(row, (sync_id, pushed));
     }
 
     /// Nobody can tell whether the row's next event came after what changed it last.
@@ -58,14 +88,17 @@ impl History {
         self.own.remove(row);
     }
 
-    /// The same of every row.
+    /// What is read from now on may be older than anything that was.
     pub(super) fn forget_all(&mut self) {
         self.own.clear();
+        (self.polled_at, self.swept_at) = (None, None);
     }
 
-    /// Position of the row's last change by an event, if it is remembered.
-    pub(super) fn own(&self, row: &RowKey) -> Option<i64> {
-        self.own.get(row).copied()
+    /// Position of the row's last change by an event that came the same way, if it is remembered: what
+    /// is pushed may be ahead of what is polled for, or behind it.
+    pub(super) fn own(&self, row: &RowKey, pushed: bool) -> Option<i64> {
+        let own = self.own.get(row).filter(|own| own.1 == pushed);
+        own.map(|own| own.0)
     }
 }
 

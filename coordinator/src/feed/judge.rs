@@ -6,15 +6,12 @@ use backends::operation::{Change, OperationKind};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use crate::admit::{Backing, Schema};
+use crate::admit::{Backing, Schema, is_name};
 use crate::decide::{ExternalEvent, Misfit, lane};
 use crate::domain::OrganizationId;
 
 /// How much of a misfit is kept, in bytes.
 const KEPT: usize = 64 << 10;
-
-/// The longest name of a commit or an operation, in characters.
-const LONGEST_NAME: usize = 255;
 
 /// What events are judged by.
 #[derive(Clone, Copy, Debug)]
@@ -181,10 +178,6 @@ fn names(event: &Event) -> Vec<String> {
         .collect();
     names.dedup();
     names
-}
-
-fn is_name(text: &str) -> bool {
-    !text.is_empty() && text.chars().nth(LONGEST_NAME).is_none() && !text.contains(char::is_control)
 }
 
 /// At most [`KEPT`] bytes of a text, whole characters.

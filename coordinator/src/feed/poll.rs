@@ -8,7 +8,6 @@ use backends::data_source::client::Request;
 use backends::data_source::endpoint::EndpointUrl;
 use backends::data_source::exchange::{Exchange, FailureClass};
 use backends::data_source::wire::{self, FeedPage, Scope, events_body};
-use time::OffsetDateTime;
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -70,7 +69,7 @@ impl FeedReader {
         let batch = Batch {
             events: page.events.into_iter().map(Raw::polled).collect(),
             behind: false,
-            floor: self.floor(self.ended_at),
+            floor: self.history.floor_of_poll(self.lag()),
             step: Step::Newest { from, to },
             caught_up: !more,
         };
@@ -80,7 +79,7 @@ impl FeedReader {
             0
         };
         if !more {
-            self.ended_at = Some(began);
+            self.history.polled(began);
         }
         self.polled((count, new), anew, more).await
     }
@@ -133,12 +132,11 @@ impl FeedReader {
             self.swept_from = (Instant::now(), self.now());
             Sweep::begin(&feed.trail)
         };
-        let (trail, began) = (feed.trail.clone(), self.now());
+        let (trail, began, lag) = (feed.trail.clone(), self.now(), self.lag());
         let cursor = sweep.cursor().map(str::to_owned);
         let Some(page) = self.page(cursor.as_deref()).await? else {
             return Ok(());
         };
-        let lag = self.look.as_ref().map_or(Duration::ZERO, |look| look.lag);
         let swept = sweep.page(&trail, (began, lag), page.next_cursor.as_deref());
         let step = match swept.durable {
             Some(to) => Step::Durable {
@@ -149,11 +147,10 @@ impl FeedReader {
         };
         let known = |event: &Told| self.recent.knows(&event_id(event));
         if step != Step::Stay || !page.events.iter().all(known) {
-            let since = self.last_sweep_at;
             let batch = Batch {
                 events: page.events.into_iter().map(Raw::polled).collect(),
                 behind: true,
-                floor: self.floor(since),
+                floor: self.history.floor_of_sweep(self.lag()),
                 step,
                 caught_up: false,
             };
@@ -180,16 +177,14 @@ impl FeedReader {
 
     fn end_sweep(&mut self) {
         let (began, at) = self.swept_from;
-        self.last_sweep_at = Some(at);
+        self.history.swept(at);
         let lately = self.lately();
         self.pace.swept(began.elapsed(), lately);
     }
 
-    /// A position that the log had reached before events could happen that were not visible at this
-    /// time. The lag is left for feeds that tell of changes some time after they took effect.
-    fn floor(&self, since: Option<OffsetDateTime>) -> i64 {
-        let lag = self.look.as_ref().map_or(Duration::ZERO, |look| look.lag);
-        since.map_or(0, |since| self.history.floor(since - lag))
+    /// How long after a change its event may become visible, as the source says.
+    fn lag(&self) -> Duration {
+        self.look.as_ref().map_or(Duration::ZERO, |look| look.lag)
     }
 
     /// Whether the schema says that rows live in this source: before, nothing could be taken in.

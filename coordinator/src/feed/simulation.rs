@@ -3,16 +3,16 @@
 //! after a reset. What a reader does with time and requests is replayed by hand; cursors, sweeps and
 //! decisions are the real thing, on tables in memory.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use backends::operation::{Change, OperationKind, RowKey};
+use backends::operation::{Change, OperationKind};
 use proptest::prelude::*;
 use serde_json::json;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::history::Recent;
+use super::history::{History, Recent};
 use super::trail::{Next, Sweep, Trail};
 use crate::decide::{Command, Control, ExternalEvent, Feed, Reply, Step, TakeEvents, Taken, lane};
 use crate::in_memory::{CRM, Tables, organization};
@@ -61,7 +61,7 @@ enum Turn {
     Poll,
     Sweep,
     /// It is pushed an event.
-    Push,
+    Push(usize),
     /// A reader takes in the page that it holds: the one there is, or one that was replaced.
     Take(usize),
     /// The page is lost.
@@ -79,7 +79,7 @@ fn any_turn() -> impl Strategy<Value = Turn> {
         6 => (1_u64..30).prop_map(Turn::Wait),
         8 => Just(Turn::Poll),
         8 => Just(Turn::Sweep),
-        2 => Just(Turn::Push),
+        2 => any::<usize>().prop_map(Turn::Push),
         16 => prop_oneof![9 => Just(0_usize), 1 => 1_usize..9].prop_map(Turn::Take),
         1 => Just(Turn::Lose),
         1 => Just(Turn::Look),
@@ -92,9 +92,12 @@ fn any_turn() -> impl Strategy<Value = Turn> {
 struct Held {
     events: Vec<ExternalEvent>,
     behind: bool,
+    floor: i64,
     step: Step,
     /// How the sweep goes on that it is of.
     sweep: Option<Sweep>,
+    /// When it was asked for, if it ends the feed.
+    ended: Option<OffsetDateTime>,
 }
 
 struct Reader {
@@ -102,17 +105,18 @@ struct Reader {
     feed: Option<Feed>,
     sweep: Option<Sweep>,
     held: Option<Held>,
-    /// Rows by their last change that was an event.
-    own: HashMap<RowKey, i64>,
+    history: History,
     recent: Recent,
+    /// When the sweep began.
+    swept_from: OffsetDateTime,
 }
 
 struct World {
     now: u64,
     told: Vec<Told>,
     page: usize,
-    /// Events that were pushed.
-    pushed: usize,
+    /// What each row became, as far as that was pushed.
+    pushed: [usize; 4],
     tables: Tables,
     /// The newest is the one there is.
     readers: Vec<Reader>,
@@ -124,7 +128,7 @@ impl World {
             now: 0,
             told,
             page,
-            pushed: 0,
+            pushed: [0; 4],
             tables: Tables::new(),
             readers: Vec::new(),
         };
@@ -145,7 +149,7 @@ impl World {
             Turn::Wait(seconds) => self.now += seconds,
             Turn::Poll => self.poll(),
             Turn::Sweep => self.sweep(),
-            Turn::Push => self.push(),
+            Turn::Push(which) => self.push(which),
             Turn::Take(before) => {
                 let newest = self.readers.len() - 1;
                 self.take(newest.saturating_sub(before));
@@ -166,7 +170,7 @@ impl World {
         let feed = self.tables.feed().cloned();
         let reader = self.reader();
         if reader.feed != feed {
-            reader.own.clear();
+            reader.history.forget_all();
         }
         reader.feed = feed;
     }
@@ -186,8 +190,9 @@ impl World {
             feed: self.tables.feed().cloned(),
             sweep: None,
             held: None,
-            own: HashMap::new(),
+            history: History::default(),
             recent: Recent::default(),
+            swept_from: OffsetDateTime::UNIX_EPOCH,
         });
     }
 
@@ -208,11 +213,15 @@ impl World {
         let trail = self.reader().feed.as_ref().map(|feed| feed.trail.clone());
         let from = trail.and_then(|trail| trail.newest().map(str::to_owned));
         let (events, to) = self.read(from.as_deref());
-        self.reader().held = Some(Held {
+        let (now, more) = (self.at(), events.len() == self.page);
+        let reader = self.reader();
+        reader.held = Some(Held {
             events,
             behind: false,
+            floor: reader.history.floor_of_poll(LAG),
             step: Step::Newest { from, to },
             sweep: None,
+            ended: (!more).then_some(now),
         });
     }
 
@@ -223,6 +232,9 @@ impl World {
             return;
         };
         let mut sweep = reader.sweep.take();
+        if sweep.is_none() {
+            reader.swept_from = now;
+        }
         let sweep = sweep.get_or_insert_with(|| Sweep::begin(&feed.trail));
         let (events, next) = self.read(sweep.cursor());
         let swept = sweep.page(&feed.trail, (now, LAG), next.as_deref());
@@ -233,29 +245,41 @@ impl World {
             .map_or(Step::Stay, |to| Step::Durable { from, to });
         let goes_on = (swept.next == Next::Page)
             .then(|| std::mem::replace(sweep, Sweep::begin(&Trail::default())));
-        self.reader().held = Some(Held {
+        let reader = self.reader();
+        reader.held = Some(Held {
             events,
             behind: true,
+            floor: reader.history.floor_of_sweep(LAG),
             step,
             sweep: goes_on,
+            ended: None,
         });
     }
 
-    /// In the order of the feed, as far as it can be seen.
-    fn push(&mut self) {
-        let next = self.told.get(self.pushed);
-        let Some(next) = next.filter(|it| it.visible_at <= self.now) else {
+    /// What became visible lately, in the order of each row, and not all of it.
+    fn push(&mut self, which: usize) {
+        let (now, lag) = (self.now, LAG.as_secs());
+        let fresh = |it: &&Told| it.visible_at <= now && now <= it.visible_at + lag;
+        let next = |it: &&Told| it.n >= self.pushed[usize::from(it.row)];
+        let fresh: Vec<_> = self.told.iter().filter(fresh).filter(next).collect();
+        let Some(told) = fresh.get(which % fresh.len().max(1)) else {
             return;
         };
-        let mut pushed = event(next, None);
-        pushed.pushed = i64::try_from(self.pushed).ok();
-        if self.reader().held.is_none() {
-            self.pushed += 1;
-            self.reader().held = Some(Held {
+        let (row, n) = (usize::from(told.row), told.n);
+        let mut pushed = event(told, None);
+        pushed.pushed = i64::try_from(n).ok();
+        let now = self.at();
+        let reader = self.reader();
+        if reader.held.is_none() {
+            self.pushed[row] = n;
+            let reader = self.reader();
+            reader.held = Some(Held {
                 events: vec![pushed],
                 behind: false,
+                floor: reader.history.floor(now - LAG),
                 step: Step::Stay,
                 sweep: None,
+                ended: None,
             });
         }
     }
@@ -274,7 +298,7 @@ impl World {
             event.known = row
                 .ok()
                 .filter(|_| !again)
-                .and_then(|row| reader.own.get(&row).copied());
+                .and_then(|row| reader.history.own(&row, event.pushed.is_some()));
         }
         let command = Command::TakeEvents(TakeEvents {
             source: CRM.to_owned(),
@@ -282,7 +306,7 @@ impl World {
             schema_version: 1,
             events: held.events.clone(),
             behind: held.behind,
-            floor: 0,
+            floor: held.floor,
             step: held.step.clone(),
             caught_up: false,
             unread: BTreeSet::new(),
@@ -312,22 +336,25 @@ impl World {
             .map_or(Step::Stay, |held| held.step.clone());
         let stood = reader.feed.as_ref().map(|feed| feed.trail.clone());
         let leads = step.leads(&stood.unwrap_or_default(), &taken.feed.trail);
+        reader.history.position(taken.now, taken.last_sync_id);
         reader.feed = Some(taken.feed);
         let events = reader.held.iter().flat_map(|held| &held.events);
         let loaded = events.filter(|event| event.loaded);
         let loaded: Vec<_> = loaded
             .filter_map(|event| event.change.as_ref().ok().map(super::take::row_of))
             .collect();
+        let mut held = reader.held.iter().flat_map(|held| &held.events);
+        let pushed = held.any(|event| event.pushed.is_some());
         // What was read again, or loaded, may be of later events than those that polls bring next.
         for (row, sync_id) in taken.changed {
             if again || loaded.contains(&row) {
-                reader.own.remove(&row);
+                reader.history.forget(&row);
             } else {
-                reader.own.insert(row, sync_id);
+                reader.history.changed(row, sync_id, pushed);
             }
         }
         if !leads {
-            reader.own.clear();
+            reader.history.forget_all();
         }
         let Some(mut held) = reader.held.take() else {
             return;
@@ -349,7 +376,13 @@ impl World {
         }
         if left.is_empty() {
             if held.behind {
+                if held.sweep.is_none() {
+                    reader.history.swept(reader.swept_from);
+                }
                 reader.sweep = held.sweep;
+            }
+            if let Some(began) = held.ended {
+                reader.history.polled(began);
             }
             return;
         }
@@ -457,6 +490,11 @@ proptest! {
         prop_assert_eq!(world.tables.log.len(), ids.len());
         for row in 0..4 {
             let id = row.to_string();
+            let of_row = world.tables.log.iter().filter(|one| one.delta.change.id == id);
+            let told: Vec<_> = of_row
+                .map(|one| one.delta.change.row.as_ref().and_then(|row| row["n"].as_u64()))
+                .collect();
+            prop_assert!(told.is_sorted(), "told of {} as {:?}", id, told);
             let last = world.tables.log.iter().rfind(|one| one.delta.change.id == id);
             let last = last.and_then(|one| one.delta.change.row.clone());
             let held = change_of(row, world.truth(row)).row;

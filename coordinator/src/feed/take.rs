@@ -251,9 +251,10 @@ impl FeedReader {
             let swept = |id: &String| self.swept.knows(id);
             event.again = terms.behind || event.id.as_ref().is_some_and(swept);
             if let (Ok(change), false) = (&event.change, terms.again) {
-                event.known = self.history.own(&row_of(change));
+                event.known = self.history.own(&row_of(change), event.pushed.is_some());
             }
         }
+        let pushed = events.iter().any(|event| event.pushed.is_some());
         let ids: Vec<String> = events.iter().filter_map(|event| event.id.clone()).collect();
         let loaded = events.iter().filter(|event| event.loaded);
         let loaded = loaded.filter_map(|event| event.change.as_ref().ok().map(row_of));
@@ -277,7 +278,7 @@ impl FeedReader {
             .await?
         {
             Reply::Taken(taken) => {
-                self.took(&taken, ids, (terms, &loaded));
+                self.took(&taken, ids, (terms, pushed, &loaded));
                 Ok(Ok(*taken))
             }
             Reply::SchemaMoved(version) => Ok(Err(Anew::Schema(version))),
@@ -290,7 +291,7 @@ impl FeedReader {
         &mut self,
         taken: &Taken,
         ids: Vec<String>,
-        (terms, loaded): (&Terms, &HashSet<RowKey>),
+        (terms, pushed, loaded): (&Terms, bool, &HashSet<RowKey>),
     ) {
         self.observe(taken.now, taken.last_sync_id);
         let stood = self.feed.as_ref().map(|feed| feed.trail.clone());
@@ -323,7 +324,7 @@ impl FeedReader {
             if terms.again || loaded.contains(row) {
                 self.history.forget(row);
             } else {
-                self.history.changed(row.clone(), *sync_id);
+                self.history.changed(row.clone(), *sync_id, pushed);
             }
         }
         self.tools.metrics.feed_events(taken.new as u64);

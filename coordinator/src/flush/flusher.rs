@@ -115,8 +115,8 @@ impl<'a> Flusher<'a> {
         let mut lost = 0;
         loop {
             let attempt = match decided.take() {
-                Some(decided) => self.append(commands, decided).await,
-                None => self.attempt(commands, &touched, lost >= PATIENCE).await,
+                Some(decided) => Box::pin(self.append(commands, decided)).await,
+                None => Box::pin(self.attempt(commands, &touched, lost >= PATIENCE)).await,
             };
             if !matches!(attempt, Ok(Some(_))) {
                 self.forget();

@@ -22,9 +22,9 @@ const TAKEN: (usize, usize) = (256, 1 << 20);
 
 /// A page in the making.
 struct Page {
-    size: usize,
+    size: u32,
     changes: BytesMut,
-    count: usize,
+    count: u32,
 }
 
 impl Logs {

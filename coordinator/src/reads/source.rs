@@ -22,9 +22,10 @@ use self::cut::{cut, is_cut_off};
 use self::failure::Failure;
 use super::gate::Gates;
 use super::scope;
-use crate::admit::query::{MAX_PAGE, Reader};
+use crate::admit::query::Reader;
 use crate::domain::{Caller, OrganizationId, RequestKind, SourceState};
 use crate::keys::KeyRing;
+use crate::pages::LARGEST;
 use crate::refusal::{Class, Refusal};
 use crate::store::Store;
 use crate::store::source_requests::{self, LastRequests, SourceEndpoint, source_endpoint};
@@ -106,14 +107,14 @@ impl SourceReader {
         query: &Query,
         mut from: SourcePosition,
     ) -> Result<SourcePage, Refusal> {
-        let mut limit = query.limit.saturating_add(from.answered).min(MAX_PAGE);
+        let mut limit = query.limit.saturating_add(from.answered).min(LARGEST);
         if from.at_once {
-            limit = MAX_PAGE;
+            limit = LARGEST;
         }
         let (mut read_at, mut page) = self.page(asked, query, (&from, limit)).await?;
-        if limit < MAX_PAGE && is_cut_off(&page, &from, limit) {
+        if limit < LARGEST && is_cut_off(&page, &from, limit) {
             from.at_once = true;
-            limit = MAX_PAGE;
+            limit = LARGEST;
             (read_at, page) = self.page(asked, query, (&from, limit)).await?;
         }
         let cut_off = is_cut_off(&page, &from, limit);

@@ -27,9 +27,6 @@ const LOOK: Duration = Duration::from_secs(1);
 /// The reason of a refusal of a commit that its endpoint could not repeat in its answer.
 const TOO_LARGE: &str = "commit_too_large";
 
-/// A call without a deadline waits this long.
-const WAIT_CAP: Duration = Duration::from_secs(30);
-
 /// Schemas that may be pushed while one call is on its way.
 pub(super) const SCHEMA_MOVES: usize = 8;
 
@@ -43,7 +40,7 @@ impl Service {
         caller: &Caller,
         request: v1::CommitRequest,
         traceparent: Option<String>,
-        deadline: Option<std::time::Instant>,
+        deadline: Instant,
     ) -> Result<Receipt, Refusal> {
         let span = tracing::info_span!(
             "commit",
@@ -53,7 +50,6 @@ impl Service {
         if let Some(traceparent) = &traceparent {
             trace::adopt(&span, traceparent);
         }
-        let deadline = deadline.map_or_else(|| Instant::now() + WAIT_CAP, Instant::from_std);
         let answer = self.answer(caller, request, traceparent, deadline);
         answer.instrument(span).await
     }

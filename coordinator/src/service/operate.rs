@@ -62,7 +62,7 @@ impl Service {
     ) -> Result<usize, Refusal> {
         // What re-enters behind this is not met again.
         let last = pending::newest(&self.store, call.key()).await?;
-        let last = last.ok_or_else(|| no_source(call))?;
+        let last = last.ok_or_else(|| Refusal::no_source(&call.source))?;
         let (mut after, mut count) = (0, 0);
         loop {
             let limit = i64::try_from(CHUNK).unwrap_or(i64::MAX);
@@ -133,7 +133,7 @@ impl Service {
             let found = |name: &&String| targets.iter().any(|one| one.client_tx_id == **name);
             if let Some(missing) = client_tx_ids.iter().find(|name| !found(name)) {
                 let newest = pending::newest(&self.store, call.key()).await?;
-                newest.ok_or_else(|| no_source(call))?;
+                newest.ok_or_else(|| Refusal::no_source(&call.source))?;
                 return Err(pending_not_found(missing));
             }
             match self.submit_to(call, targets, verb.clone()).await? {
@@ -170,11 +170,6 @@ impl Service {
             .await?;
         Ok(reply)
     }
-}
-
-fn no_source(call: &OperatorCall) -> Refusal {
-    let message = "the organization has no such source";
-    Refusal::new(Class::NotFound, "source_not_found", message).with("data_source", &call.source)
 }
 
 /// The changes that an operator's rows tell, as if the endpoint had answered with them; each is

@@ -6,7 +6,7 @@ use sqlx::{Acquire, Connection, Row};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Error, Store, detached, pool, sign_of_life};
+use super::{Error, Store, detached, in_time, pool, sign_of_life};
 use crate::domain::{OrganizationId, Participant, ParticipantKind};
 
 /// Where a log stands.
@@ -272,9 +272,12 @@ impl Store {
     pub async fn listener(&self) -> Result<Listener, Error> {
         // Of a pool of its own: whatever is left of a connection that died is in nobody's way.
         let options = self.signals.connect_options().as_ref().clone();
-        let mut listener = PgListener::connect_with(&pool(options, 1)).await?;
-        listener.listen("coordinator").await?;
-        Ok(Listener(listener))
+        let listening = async {
+            let mut listener = PgListener::connect_with(&pool(options, 1)).await?;
+            listener.listen("coordinator").await?;
+            Ok(Listener(listener))
+        };
+        in_time(Box::pin(listening)).await
     }
 }
 
@@ -291,8 +294,11 @@ impl Listener {
 
     /// Asks whether the database is still at the other end.
     pub async fn sign_of_life(&mut self) -> Result<(), Error> {
-        let connection = self.0.acquire().await?;
-        Ok(sign_of_life(connection.ping()).await?)
+        let looking = async {
+            let connection = self.0.acquire().await?;
+            Ok(sign_of_life(connection.ping()).await?)
+        };
+        in_time(Box::pin(looking)).await
     }
 }
 

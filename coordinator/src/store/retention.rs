@@ -1,6 +1,6 @@
 //! Deletes what is older than it must be kept, a batch at a time.
 
-use sqlx::Executor;
+use sqlx::{AssertSqlSafe, Executor};
 
 use super::{Error, Store, detached};
 
@@ -47,17 +47,25 @@ impl Aged {
         }
     }
 
-    fn statement(self) -> &'static str {
-        match self {
+    fn statement(self) -> String {
+        let statement = match self {
             Self::ManagedCommits => include_str!("sql/prune_managed_commits.sql"),
             Self::SourceCommits => include_str!("sql/prune_source_commits.sql"),
             Self::FeedEvents => include_str!("sql/prune_feed_events.sql"),
             Self::QuarantinedEvents => include_str!("sql/prune_quarantined_events.sql"),
-            Self::GoneFeedEvents => include_str!("sql/prune_gone_feed_events.sql"),
-            Self::GoneQuarantinedEvents => include_str!("sql/prune_gone_quarantined_events.sql"),
+            Self::GoneFeedEvents | Self::GoneQuarantinedEvents => {
+                include_str!("sql/prune_gone_events.sql")
+            }
             Self::Actions => include_str!("sql/prune_operator_actions.sql"),
             Self::Nodes => include_str!("sql/prune_nodes.sql"),
-        }
+        };
+        let quarantined = self == Self::GoneQuarantinedEvents;
+        let events = if quarantined {
+            "quarantined_events"
+        } else {
+            "feed_events"
+        };
+        statement.replace("{events}", events)
     }
 }
 
@@ -73,7 +81,7 @@ pub async fn prune(store: &Store, aged: Aged, days: u16) -> Result<u64, Error> {
         if !mine {
             return Ok(0);
         }
-        let done = sqlx::query(aged.statement())
+        let done = sqlx::query(AssertSqlSafe(aged.statement()))
             .bind(i32::from(days))
             .bind(i64::try_from(BATCH).unwrap_or(i64::MAX))
             .execute(&mut *turn)

@@ -163,9 +163,14 @@ impl TestNode {
     /// When it does not run, or goes on.
     pub async fn ended(&mut self) -> ExitStatus {
         let mut child = self.child.take().expect("it runs");
+        let pid = pid(&child);
         drop(self.reaper.take().map(end));
         let ended = tokio::task::spawn_blocking(move || child.wait());
-        let status = timeout(PATIENCE, ended).await.expect("it ends");
+        let Ok(status) = timeout(PATIENCE, ended).await else {
+            // Nobody would end the wait for it.
+            kill(pid, Signal::SIGKILL).expect("it runs");
+            panic!("the node goes on: {}", self.log());
+        };
         status
             .expect("waiting does not panic")
             .expect("the child is ours")

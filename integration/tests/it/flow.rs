@@ -57,6 +57,15 @@ fn numbered(prefix: &str, count: usize) -> Vec<String> {
         .collect()
 }
 
+/// Gives the node time for whatever it would still do, by its own measure.
+async fn pass_the_time(tenant: &Tenant) {
+    for _ in 0..20 {
+        let note = intent::create("notes", "", &json!({}));
+        let name = uuid::Uuid::new_v4().to_string();
+        tenant.confirm(intent::commit(&name, vec![note])).await;
+    }
+}
+
 /// Waits until nothing is pending any more, for as long as it becomes less.
 pub(crate) async fn drained(tenant: &Tenant) {
     let mut seen = tenant.status().await.pending_count;

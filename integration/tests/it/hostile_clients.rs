@@ -18,6 +18,10 @@ use crate::command::EXECUTABLE;
 /// What a hostile client may cost a node, in bytes.
 const COST: u64 = 100 << 20;
 
+/// Everybody's schema.
+const SCHEMA: &str = r#"{"models": {"notes": {"schema": {
+    "type": "object", "properties": {"text": {"type": "string"}}}}}}"#;
+
 /// A node in a process of its own, and an organization that goes on writing.
 struct Stage {
     tenant: Tenant,
@@ -38,9 +42,7 @@ impl Stage {
         let app = TestApp::without_nodes(flags).await;
         let node = app.spawn_node(EXECUTABLE).await;
         let tenant = Tenant::create(node.address(), "acme").await;
-        let schema = r#"{"models": {"notes": {"schema": {
-            "type": "object", "properties": {"text": {"type": "string"}}}}}}"#;
-        tenant.push(schema).await;
+        tenant.push(SCHEMA).await;
         let mut stage = Self {
             tenant,
             node,
@@ -81,14 +83,19 @@ impl Stage {
     }
 
     /// What has been going on cost little, and everybody is served afterwards.
-    async fn end(mut self) {
+    async fn end(self) {
+        self.end_keeping(0).await;
+    }
+
+    /// The same, where a node keeps so many bytes for who does not read.
+    async fn end_keeping(mut self, kept: u64) {
         self.served(50).await;
         self.over.store(true, Ordering::Relaxed);
         while let Some(ended) = self.bystander.join_next().await {
             ended.unwrap();
         }
         let cost = self.node.peak_memory().saturating_sub(self.before);
-        assert!(cost < COST, "{} MiB", cost >> 20);
+        assert!(cost < COST + kept, "{} MiB", cost >> 20);
         let (code, log) = (self.node.stop().await.code(), self.node.log());
         assert_eq!(code, Some(0), "{log}");
         assert!(!log.contains("panicked"), "{log}");

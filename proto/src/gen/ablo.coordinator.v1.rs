@@ -606,6 +606,8 @@ pub mod coordinator_client {
     /// * `UNAVAILABLE` `store_unavailable`: Postgres could not be reached. Send the same call again:
     ///  with the same `client_tx_id` it is safe, whatever became of the first.
     /// * `RESOURCE_EXHAUSTED` `overloaded`: too much is in flight; `RetryInfo` says when to return.
+    /// * `UNAVAILABLE` `answer_not_kept`: the answer found no room beside earlier ones that nobody has read.
+    ///  The call may have been done: read those, then send it again.
     #[derive(Debug, Clone)]
     pub struct CoordinatorClient<T> {
         inner: tonic::client::Grpc<T>,
@@ -963,6 +965,8 @@ pub mod coordinator_server {
     /// * `UNAVAILABLE` `store_unavailable`: Postgres could not be reached. Send the same call again:
     ///  with the same `client_tx_id` it is safe, whatever became of the first.
     /// * `RESOURCE_EXHAUSTED` `overloaded`: too much is in flight; `RetryInfo` says when to return.
+    /// * `UNAVAILABLE` `answer_not_kept`: the answer found no room beside earlier ones that nobody has read.
+    ///  The call may have been done: read those, then send it again.
     #[derive(Debug)]
     pub struct CoordinatorServer<T> {
         inner: Arc<T>,

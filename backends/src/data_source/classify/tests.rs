@@ -11,6 +11,7 @@ use crate::json::parse_object;
 use crate::operation::{Change, OnStale, Operation, OperationKind};
 
 mod bodies;
+mod table;
 
 fn operation(kind: OperationKind, id: &str, input: &str) -> Operation {
     Operation {

@@ -157,3 +157,14 @@ fn development_allows_its_subnets_and_nothing_else() {
         Err("https_required")
     );
 }
+
+#[test]
+fn a_url_is_as_long_as_its_canonical_form() {
+    let url = |length| format!("https://crm.example/{}", "é".repeat(length));
+    // Each is written in two bytes, and sent in six.
+    let longest = (super::MAX_BYTES - url(0).len()) / 6;
+    let accepted = EndpointUrl::parse(&url(longest), &EgressPolicy::default()).unwrap();
+    assert!(EndpointUrl::parse(accepted.as_str(), &EgressPolicy::default()).is_ok());
+    let refused = EndpointUrl::parse(&url(longest + 1), &EgressPolicy::default());
+    assert_eq!(refused.unwrap_err(), UrlFault::Invalid);
+}

@@ -7,7 +7,8 @@ use serde_json::{Map, Value};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::{DataSourcesApi, NAME, not_found};
+use super::{DataSourcesApi, NAME};
+use crate::admit::is_name;
 use crate::api::{encode, names};
 use crate::domain::Caller;
 use crate::pages::{cut, limit, page_size};
@@ -16,9 +17,6 @@ use crate::store::feeds::{self, Push};
 
 /// Events of one call at most.
 const MOST_EVENTS: usize = 500;
-
-/// The longest id or name, in characters.
-const LONGEST_NAME: usize = 255;
 
 /// The longest cursor, in bytes.
 const LONGEST_CURSOR: usize = 4 << 10;
@@ -53,7 +51,7 @@ impl DataSourcesApi {
             .collect::<Result<Vec<_>, _>>()?;
         match self.rooms.service.push_events(caller, &id, events).await? {
             Push::Kept => Ok(v1::PushEventsResponse {}),
-            Push::NoSource => Err(not_found(&id)),
+            Push::NoSource => Err(Refusal::no_source(&id)),
             Push::TooDeep => {
                 let message = "too many pushed events wait to be taken in";
                 Err(Refusal::new(Class::Exhausted, "queue_too_deep", message)
@@ -135,8 +133,8 @@ fn wire_event(event: v1::ExternalEvent) -> Result<String, Fault> {
             continue;
         }
         if !is_name(&text) {
-            let rule = format!("must be 1 to {LONGEST_NAME} characters without control characters");
-            return Err((given, rule));
+            let rule = "must be 1 to 255 characters without control characters";
+            return Err((given, rule.to_owned()));
         }
         wire.insert(field.to_owned(), text.into());
     }
@@ -179,10 +177,6 @@ fn occurred(at: prost_types::Timestamp) -> Result<String, Fault> {
         .ok()
         .and_then(|at| at.format(&Rfc3339).ok())
         .ok_or_else(|| ("occur_time", "is no time of the calendar".to_owned()))
-}
-
-fn is_name(text: &str) -> bool {
-    !text.is_empty() && text.chars().nth(LONGEST_NAME).is_none() && !text.contains(char::is_control)
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use proto::v1;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{DataSourcesApi, NAME, actor, not_found, required};
+use super::{DataSourcesApi, NAME, actor, required};
 use crate::api::{encode, names};
 use crate::decide::{Control, Verb};
 use crate::domain::Caller;
@@ -190,7 +190,7 @@ impl DataSourcesApi {
         let mut rows = actions::list(store, key, before, limit(size)).await?;
         let more = cut(&mut rows, size);
         if rows.is_empty() && self.stored(caller, source.clone()).await.is_err() {
-            return Err(not_found(&source));
+            return Err(Refusal::no_source(&source));
         }
         let last = rows.last().filter(|_| more);
         let token = last.map(|last| {

@@ -23,6 +23,19 @@ const AFTER_FAILURE: Duration = Duration::from_millis(100);
 /// holds a connection for nothing.
 const PREFACE: usize = 24 + 9;
 
+/// How long clients are borne with.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Patience {
+    /// Until they begin to speak.
+    pub(super) preface: Duration,
+    /// When they say nothing later: who lives answers pings, but nobody is sent pings who finishes a
+    /// TLS handshake and says no more.
+    pub(super) silence: Duration,
+    /// In all. A connection that takes no new calls ends with its last one, which does not end while
+    /// its client does not read.
+    pub(super) life: Duration,
+}
+
 /// A connection, and its seat among those from its address.
 #[derive(Debug)]
 pub(super) struct Connection {
@@ -32,6 +45,8 @@ pub(super) struct Connection {
     /// When the client was last heard of, and how long it may be silent after its preface.
     heard: Instant,
     silence: Duration,
+    /// When the connection is cut off, whatever goes on.
+    until: Instant,
     /// Ends with the time for the preface, later with the silence or earlier.
     patience: Pin<Box<Sleep>>,
     /// Held to be freed with the connection.
@@ -39,24 +54,24 @@ pub(super) struct Connection {
 }
 
 /// The listener's connections, at most `each` at a time from one address; the others are closed, and
-/// so are those that have not begun to speak within `patience`, or are silent for `silence` later: who
-/// lives answers pings, but nobody is sent pings who finishes a TLS handshake and says no more.
+/// so are those that there is no patience with any more.
 pub(super) fn accepted(
     listener: TcpListener,
     each: usize,
-    (patience, silence): (Duration, Duration),
+    patience: Patience,
 ) -> impl Stream<Item = Result<Connection, io::Error>> {
     stream::unfold(
         (listener, Seats::new(each)),
         move |(listener, seats)| async move {
             let (stream, seat) = next(&listener, &seats).await;
-            let patience = Box::pin(tokio::time::sleep(patience));
+            let now = Instant::now();
             let connection = Connection {
                 stream,
                 missing: PREFACE,
-                heard: Instant::now(),
-                silence,
-                patience,
+                heard: now,
+                silence: patience.silence,
+                until: now + patience.life,
+                patience: Box::pin(tokio::time::sleep(patience.preface)),
                 _seat: seat,
             };
             Some((Ok(connection), (listener, seats)))
@@ -83,13 +98,13 @@ async fn next(listener: &TcpListener, seats: &Seats<IpAddr>) -> (TcpStream, Seat
 }
 
 impl Connection {
-    /// Ready when the client has been silent for too long.
-    fn poll_silence(&mut self, context: &mut Context<'_>) -> Poll<io::Error> {
+    /// Ready when the client has been silent for too long, or there for too long.
+    fn poll_end(&mut self, context: &mut Context<'_>) -> Poll<io::Error> {
         while self.patience.as_mut().poll(context).is_ready() {
-            let until = self.heard + self.silence;
+            let until = self.until.min(self.heard + self.silence);
             if self.missing > 0 || until <= Instant::now() {
-                let silent = "the client does not speak";
-                return Poll::Ready(io::Error::new(io::ErrorKind::TimedOut, silent));
+                let message = "the client does not speak, or does not go";
+                return Poll::Ready(io::Error::new(io::ErrorKind::TimedOut, message));
             }
             // It was heard of meanwhile.
             self.patience.as_mut().reset(until);
@@ -113,7 +128,7 @@ impl AsyncRead for Connection {
         let before = buffer.filled().len();
         let outcome = Pin::new(&mut self.stream).poll_read(context, buffer);
         if outcome.is_pending() {
-            return self.poll_silence(context).map(Err);
+            return self.poll_end(context).map(Err);
         }
         self.heard = Instant::now();
         self.missing = self.missing.saturating_sub(buffer.filled().len() - before);

@@ -406,6 +406,24 @@ async fn a_connection_that_falls_silent_is_closed_and_one_that_speaks_is_not() {
 }
 
 #[tokio::test]
+async fn a_connection_that_does_not_end_although_it_is_to_is_cut_off() {
+    let limits = Limits {
+        preface: Duration::from_secs(2),
+        connection_age: Duration::from_secs(2),
+        connection_end: Duration::ZERO,
+        ..Limits::default()
+    };
+    let running = Running::start(unreachable(), limits, false).await;
+    let mut client = HealthClient::new(channel(running.api).await);
+    let watched = client.watch(HealthCheckRequest::default()).await;
+    let mut watched = watched.unwrap().into_inner();
+    assert!(watched.message().await.unwrap().is_some());
+    // It would go on for as long as the server does.
+    assert!(watched.message().await.is_err());
+    running.stop().await;
+}
+
+#[tokio::test]
 async fn bytes_that_are_not_http_end_their_connection_alone() {
     let running = Running::over(unreachable()).await;
     let mut stray = TcpStream::connect(running.api).await.unwrap();

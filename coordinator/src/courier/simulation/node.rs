@@ -509,10 +509,18 @@ impl World {
     /// Nothing leaves after its deadline, nor while another request of its commit is waited for.
     fn send(&mut self, node: usize, place: usize) {
         let now = self.now;
-        let name = self.nodes[node].attempts[place]
-            .started
-            .client_tx_id
-            .clone();
+        let attempt = &mut self.nodes[node].attempts[place];
+        let deadline = attempt.started.started_at + attempt.started.timeout;
+        let (name, started_at) = (
+            attempt.started.client_tx_id.clone(),
+            attempt.started.started_at,
+        );
+        if now >= deadline {
+            attempt.sent = true;
+            let (outcome, _) = unknown();
+            attempt.answer = Some((outcome, false));
+            return;
+        }
         let others = self.nodes.iter().flat_map(|node| &node.attempts);
         let waited_for = others
             .filter(|it| it.sent && it.answer.is_none())
@@ -520,21 +528,13 @@ impl World {
                 it.started.client_tx_id == name && it.started.started_at + it.started.timeout > now
             });
         assert!(!waited_for, "{name} is sent twice at once");
-        let attempt = &mut self.nodes[node].attempts[place];
-        let started = &attempt.started;
-        let deadline = started.started_at + started.timeout;
-        attempt.sent = true;
-        if self.now >= deadline {
-            let (outcome, _) = unknown();
-            attempt.answer = Some((outcome, false));
-            return;
-        }
+        self.nodes[node].attempts[place].sent = true;
         let known = self.accepted.iter().find(|(one, _)| *one == name);
         self.endpoint.send(Request {
             rows: known.map_or(0, |(_, rows)| *rows),
             name,
             sent_at: self.now,
-            started_at: started.started_at,
+            started_at,
             deadline,
         });
     }

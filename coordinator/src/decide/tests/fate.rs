@@ -98,6 +98,24 @@ fn holds(state: &State, may_apply: Option<OffsetDateTime>) -> Result<(), TestCas
     Ok(())
 }
 
+#[test]
+fn a_dead_commit_is_not_finished_for_who_would_start_it_while_its_last_attempt_may_still_apply() {
+    let mut state = with_source();
+    state.sources.get_mut("crm").unwrap().settings.retry.delays = Vec::new();
+    let attempt = in_flight(&mut state);
+    let unknown = Outcome::Unknown { error: error() };
+    run(&mut state, settle_of(&attempt, unknown, true));
+    assert!(state.ledger["a"].dead);
+    let until = attempt.started_at + attempt.timeout + SIGNATURE_TOLERANCE;
+    let why = |state: &mut State| match run(state, start_of(1)) {
+        (Reply::NotStartable(why), append) if append.is_empty() => why,
+        other => panic!("started: {other:?}"),
+    };
+    assert_eq!(why(&mut state), NotStartable::Until(until));
+    state.now = until;
+    assert_eq!(why(&mut state), NotStartable::Finished);
+}
+
 fn expire_of() -> Command {
     Command::Expire(Expire {
         source: "crm".to_owned(),

@@ -49,6 +49,7 @@ async fn both(
 ) -> [tokio::task::JoinHandle<Result<Reply, Error>>; 2] {
     let submit = |command| {
         let node = node.clone();
+        #[expect(clippy::disallowed_methods, reason = "its caller waits for it")]
         tokio::spawn(async move { node.submit(&organization(), command).await })
     };
     let first = submit(create("a", "notes", "1"));

@@ -83,8 +83,6 @@ const DANGEROUS: [&str; 10] = [
 struct Case {
     point: &'static str,
     delivered: bool,
-    /// Whether the write is the second that the node delivers.
-    departs: bool,
     /// Whether the client comes back to the node that died, which was started again.
     same: bool,
     freezes: bool,
@@ -93,6 +91,16 @@ struct Case {
 impl Case {
     fn model(self) -> &'static str {
         if self.delivered { "airports" } else { "notes" }
+    }
+
+    /// Whether the write is the second that the node delivers.
+    fn departs(self) -> bool {
+        self.point.ends_with(":2") && !self.point.starts_with("courier.")
+    }
+
+    /// Whether only an attempt that has a start of its own passes the point.
+    fn starts(self) -> bool {
+        self.point.strip_suffix(".start").is_some()
     }
 }
 
@@ -149,7 +157,7 @@ fn request(case: Case, token: &str, id: &str) -> v1::CommitRequest {
 }
 
 /// Commits until the node is at the point; the receipt, if one came. A call that takes too long on a busy
-/// machine may end before it was accepted.
+/// machine may end before it was accepted; and only who asks again has a receipt read.
 async fn reach(
     scene: &mut Scene,
     case: Case,
@@ -157,11 +165,17 @@ async fn reach(
 ) -> Option<v1::Receipt> {
     let reached = Cell::new(false);
     let calls = async {
+        let mut receipt = None;
         loop {
             let call = here.commit_within(request.clone(), Duration::from_secs(2));
             match tokio::time::timeout(Duration::from_secs(3), call).await {
-                Ok(Ok(receipt)) => return Some(receipt),
-                _ if reached.get() => return None,
+                Ok(Ok(came)) => {
+                    receipt = Some(came);
+                    if case.point != "receipt.read" {
+                        return receipt;
+                    }
+                }
+                _ if reached.get() => return receipt,
                 _ => tokio::task::yield_now().await,
             }
         }
@@ -188,10 +202,11 @@ async fn play(case: Case) -> Vec<String> {
     let mut scene = Scene::set(case).await;
     let request = request(case, "write", "a");
     let here = scene.tenant.at(scene.node.address());
-    if case.departs {
-        here.confirm(self::request(case, "before", "c")).await;
+    let mut before = None;
+    if case.departs() {
+        before = Some(here.confirm(self::request(case, "before", "c")).await);
     }
-    if case.point.ends_with(".start") {
+    if case.starts() {
         // The second attempt has a start of its own, whether or not the first had one.
         let busy = endpoint::Answer::status(StatusCode::SERVICE_UNAVAILABLE);
         scene.endpoint.script(Kind::Commit, busy);
@@ -222,7 +237,7 @@ async fn play(case: Case) -> Vec<String> {
         let again = here.connected_anew().confirm(request.clone()).await;
         assert_eq!(again, receipt, "{case:?}");
     }
-    let history = judged(&scene, case, &there, [early, Some(receipt)]);
+    let history = judged(&scene, case, &there, (before, [early, Some(receipt)]));
     let faults = history.await.faults();
     drop(other);
     let faults = faults.iter().map(Fault::to_string);
@@ -233,7 +248,7 @@ async fn judged(
     scene: &Scene,
     case: Case,
     tenant: &Tenant,
-    receipts: [Option<v1::Receipt>; 2],
+    (before, receipts): (Option<v1::Receipt>, [Option<v1::Receipt>; 2]),
 ) -> History {
     let write = |token: &str, id: &str| Write {
         token: token.to_owned(),
@@ -250,7 +265,10 @@ async fn judged(
         answers: receipts.iter().flatten().filter_map(Answer::of).collect(),
         ..write("write", "a")
     }];
-    writes.extend(case.departs.then(|| write("before", "c")));
+    writes.extend(before.map(|receipt| Write {
+        answers: Answer::of(&receipt).into_iter().collect(),
+        ..write("before", "c")
+    }));
     History::gather(writes, &scene.endpoint, &scene.app.pool(), tenant).await
 }
 
@@ -273,7 +291,6 @@ fn case(point: &'static str, delivered: bool, same: bool) -> Case {
     Case {
         point,
         delivered,
-        departs: point.ends_with(":2") && !point.starts_with("courier."),
         same,
         freezes: false,
     }

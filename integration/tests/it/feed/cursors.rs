@@ -53,6 +53,27 @@ async fn an_event_that_is_found_late_does_not_undo_a_later_one_of_its_row() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_comes_to_a_row_after_a_sweep_found_an_event_of_it_has_the_row_loaded() {
+    let app = TestApp::start().await;
+    let endpoint = Endpoint::start("").await.unwrap();
+    let tenant = trailing(&app, &endpoint, Duration::from_hours(1)).await;
+    endpoint.publish_at(101, event("101", "b", "one"));
+    taken(&tenant, 1).await;
+    endpoint.publish_at(100, event("100", "a", "late"));
+    taken(&tenant, 2).await;
+    assert_eq!(endpoint.arrivals_of(Kind::Load).len(), 0);
+    // A poll may bring what is older than what the sweep found.
+    endpoint.write_outside("airports", "a", text("two"));
+    taken(&tenant, 3).await;
+    assert_eq!(endpoint.arrivals_of(Kind::Load).len(), 1);
+    assert_eq!(log(&app).await.last().unwrap().text(), "two");
+    // Polls keep the order among themselves.
+    endpoint.write_outside("airports", "b", text("two"));
+    taken(&tenant, 4).await;
+    assert_eq!(endpoint.arrivals_of(Kind::Load).len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn events_around_one_that_is_known_do_not_undo_it_though_their_reader_is_new() {
     let mut app = TestApp::start().await;
     let endpoint = Endpoint::start("").await.unwrap();

@@ -126,3 +126,20 @@ async fn a_push_that_breaks_a_rule_is_refused_whole() {
     // Found by the owner although nobody told it.
     taken(&tenant, 3_000).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_polls_bring_does_not_undo_what_was_pushed_before() {
+    let app = TestApp::start().await;
+    let endpoint = Endpoint::start("").await.unwrap();
+    let page = |page| endpoint.always(Kind::Events, Answer::json(StatusCode::OK, &page));
+    page(json!({"events": []}));
+    let tenant = app.tenant(&endpoint).await;
+    endpoint.write_outside("airports", "a", text("three"));
+    push(&tenant, vec![pushed("3", "a", "three")]).await;
+    taken(&tenant, 1).await;
+    let earlier = [event("1", "a", "one"), event("2", "a", "two")];
+    page(json!({"events": earlier, "nextCursor": "2"}));
+    taken(&tenant, 3).await;
+    let texts: Vec<_> = log(&app).await.iter().map(Delta::text).collect();
+    assert_eq!(texts, ["three", "three", "three"]);
+}

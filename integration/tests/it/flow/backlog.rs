@@ -1,15 +1,16 @@
 //! A backlog as long as an outage makes it.
 
 use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
-use integration::app::{Flags, Tenant, TestApp, intent};
-use integration::endpoint::{Endpoint, Kind};
+use integration::app::{Flags, Tenant, TestApp, eventually, intent};
+use integration::endpoint::{Answer, Endpoint, Execution, Gate, Kind};
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::{drained, source_at};
+use super::{drained, pass_the_time, source_at};
 
 /// Commits that wait. More of them take longer, and in proportion no more memory: `BACKLOG=100000` in
 /// the environment makes it so many.
@@ -18,11 +19,10 @@ const COMMITS: Option<&str> = option_env!("BACKLOG");
 /// Rows that they are spread over.
 const ROWS: usize = 500;
 
-/// Bytes that the node's memory may grow by for each: a hundred thousand take 50 MiB.
-const EACH: u64 = 524;
-
-/// And for all that comes and goes meanwhile.
-const PASSING: u64 = 4 << 20;
+/// Bytes that the node's memory may grow by for each, and for all that comes and goes meanwhile, such
+/// as what a flusher remembers: 50 MiB for a hundred thousand.
+const EACH: u64 = 356;
+const PASSING: u64 = 16 << 20;
 
 const EXECUTABLE: &str = env!("CARGO_BIN_EXE_demo");
 
@@ -31,6 +31,12 @@ const BUCKET: Duration = Duration::from_secs(1);
 
 /// Times that a rate is taken while the backlog drains, at most.
 const BUCKETS: u32 = 20;
+
+/// Times that the endpoint answers all that it has in hand together, when it is back.
+const ROUNDS: usize = 8;
+
+/// Requests that a source may have in flight: a round of them is its steady rate.
+const STEADY: usize = 16;
 
 fn commits() -> usize {
     COMMITS.map_or(10_000, |commits| commits.parse().unwrap())
@@ -70,6 +76,80 @@ async fn submit(tenant: &Tenant, from: usize, to: usize) {
         .await;
 }
 
+/// Commits that the endpoint has in hand, all of which it answers together.
+#[derive(Debug)]
+struct Round {
+    gate: Gate,
+    held: usize,
+}
+
+impl Round {
+    fn new() -> Self {
+        Self {
+            gate: Gate::closed(),
+            held: 0,
+        }
+    }
+}
+
+/// How many requests an endpoint that is back is met by in each of its first rounds. It answers when
+/// as many have come as may by then, and no more do. So this is a rate by its own clock, whatever the
+/// machine's.
+async fn rounds(tenant: &Tenant, round: &Mutex<Round>) -> Vec<usize> {
+    let mut rounds: Vec<usize> = Vec::new();
+    for _ in 0..ROUNDS {
+        let answered: usize = rounds.iter().sum();
+        let may = STEADY.min(1 << answered.min(10));
+        eventually("the next requests", async || {
+            (round.lock().unwrap().held >= may).then_some(())
+        })
+        .await;
+        pass_the_time(tenant).await;
+        let last = std::mem::replace(&mut *round.lock().unwrap(), Round::new());
+        rounds.push(last.held);
+        last.gate.open();
+    }
+    round.lock().unwrap().gate.open();
+    rounds
+}
+
+/// Has the endpoint answer commits in rounds.
+fn in_rounds(endpoint: &Endpoint) -> Arc<Mutex<Round>> {
+    let round = Arc::new(Mutex::new(Round::new()));
+    let of_now = Arc::clone(&round);
+    endpoint.behave(move |_| {
+        let mut round = of_now.lock().unwrap();
+        round.held += 1;
+        Answer::honest().once_open(&round.gate)
+    });
+    round
+}
+
+/// All were executed, and each row's in the order of their sequences.
+fn in_order(executions: &[Execution], sequences: &HashMap<String, i64>) {
+    assert_eq!(executions.len(), sequences.len());
+    let mut last: HashMap<&str, i64> = HashMap::new();
+    for execution in executions {
+        let row = execution.operations[0]["id"].as_str().unwrap();
+        let sequence = sequences[&execution.client_tx_id];
+        assert!(
+            last.insert(row, sequence)
+                .is_none_or(|last| last < sequence)
+        );
+    }
+}
+
+/// Commits whose first attempt failed. Of their rows none is read again, unless the source changed
+/// hands since: then nobody knows what came in between.
+async fn tried_again(app: &TestApp) -> usize {
+    let again = "SELECT count(DISTINCT client_tx_id) FROM attempts WHERE number > 1";
+    let again: i64 = sqlx::query_scalar(again)
+        .fetch_one(&app.pool())
+        .await
+        .unwrap();
+    usize::try_from(again).unwrap()
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_long_backlog_takes_little_memory_and_drains_in_the_order_of_each_row() {
     let app = TestApp::without_nodes(Flags::default()).await;
@@ -101,10 +181,12 @@ async fn a_long_backlog_takes_little_memory_and_drains_in_the_order_of_each_row(
     let status = tenant.status().await;
     assert_eq!((sequences.len(), status.dead_count), (commits, 0));
     let arrived = endpoint.arrivals_of(Kind::Commit).len();
+    let round = in_rounds(&endpoint);
     endpoint.restart().await.unwrap();
     // An operator who knows that it is back need not wait for the next probe.
     tenant.disable("maintenance").await;
     tenant.enable().await;
+    let rounds = rounds(&tenant, &round).await;
     drained(&tenant).await;
     let grown = node.peak_memory() - memory;
     eprintln!(
@@ -115,25 +197,15 @@ async fn a_long_backlog_takes_little_memory_and_drains_in_the_order_of_each_row(
     assert!(grown <= PASSING + EACH * commits as u64, "{grown} bytes");
     let arrivals = endpoint.arrivals_of(Kind::Commit).split_off(arrived);
     let rates = rates(arrivals.iter().map(|it| it.at).collect());
-    let mut sorted = rates.clone();
-    sorted.sort_unstable();
-    eprintln!("requests in equal spans: {rates:?}");
-    // The endpoint that is back is met by about what it is sent later on: a herd would be all that
-    // waited. What else the machine does meanwhile may halve a rate, or double it.
-    let soon = rates.iter().take(rates.len().div_ceil(4)).max();
-    let steady = sorted.get(sorted.len() / 2);
-    assert!(soon <= steady.map(|it| 5 * it).as_ref(), "{rates:?}");
-    let executions = endpoint.executions().split_off(before);
-    assert_eq!(executions.len(), commits);
-    let mut last: HashMap<&str, i64> = HashMap::new();
-    for execution in &executions {
-        let row = execution.operations[0]["id"].as_str().unwrap();
-        let sequence = sequences[&execution.client_tx_id];
-        assert!(
-            last.insert(row, sequence)
-                .is_none_or(|last| last < sequence)
-        );
-    }
-    assert!(endpoint.most_at_once() <= 16);
-    assert_eq!(endpoint.arrivals_of(Kind::Load).len(), 0);
+    // A herd would be all that waited, or all that the source may have in flight, in the first round.
+    eprintln!("requests in each round: {rounds:?}; in equal spans: {rates:?}");
+    assert!(rounds.iter().all(|soon| *soon <= STEADY), "{rounds:?}");
+    assert_eq!(
+        rounds[..3],
+        [1, 2, 8],
+        "each answer doubles what may be in flight"
+    );
+    in_order(&endpoint.executions().split_off(before), &sequences);
+    assert!(endpoint.most_at_once() <= STEADY);
+    assert!(endpoint.arrivals_of(Kind::Load).len() <= tried_again(&app).await);
 }

@@ -6,12 +6,11 @@ use std::time::Duration;
 
 use axum::http::StatusCode;
 use futures_util::future::join_all;
-use integration::app::{Source, TestApp, eventually, intent};
+use integration::app::{Source, TestApp, eventually};
 use integration::endpoint::{Answer, Endpoint, Gate, Kind};
 use proto::v1::{AttemptTrigger, DataSourceState};
-use serde_json::json;
 
-use super::{confirm_all, create, drained, numbered, queue, queued, source_at};
+use super::{confirm_all, create, drained, numbered, pass_the_time, queue, queued, source_at};
 
 fn down() -> Answer {
     Answer::status(StatusCode::SERVICE_UNAVAILABLE)
@@ -148,12 +147,7 @@ async fn what_waited_for_an_endpoint_is_ramped_up_when_it_is_back() {
     })
     .await;
     let storm = endpoint.arrivals_of(Kind::Commit).len() - since_up();
-    for number in 0..20 {
-        let note = intent::create("notes", &number.to_string(), &json!({"number": number}));
-        tenant
-            .confirm(intent::commit(&format!("note-{number}"), vec![note]))
-            .await;
-    }
+    pass_the_time(&tenant).await;
     assert_eq!(since_up(), 3);
     gate.open();
     drained(&tenant).await;
@@ -166,4 +160,29 @@ async fn what_waited_for_an_endpoint_is_ramped_up_when_it_is_back() {
         (status.state(), status.failing_since),
         (DataSourceState::Enabled, None)
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_waited_for_an_operator_is_ramped_up_when_its_source_is_enabled() {
+    let app = TestApp::start().await;
+    let endpoint = Endpoint::start("").await.unwrap();
+    let tenant = app.tenant(&endpoint).await;
+    tenant.update_source(&source_at(&endpoint)).await;
+    endpoint.hold(Kind::Commit);
+    queue(&tenant, numbered("row-", 60)).await;
+    endpoint.wait_for_arrivals(Kind::Commit, 16).await;
+    tenant.disable("maintenance").await;
+    endpoint.release(Kind::Commit);
+    eventually("what was in flight to be settled", async || {
+        (tenant.status().await.pending_count == 44).then_some(())
+    })
+    .await;
+    endpoint.hold(Kind::Commit);
+    tenant.enable().await;
+    endpoint.wait_for_arrivals(Kind::Commit, 17).await;
+    pass_the_time(&tenant).await;
+    assert_eq!(endpoint.arrivals_of(Kind::Commit).len(), 17);
+    endpoint.release(Kind::Commit);
+    drained(&tenant).await;
+    assert!(endpoint.most_at_once() <= 16);
 }

@@ -97,8 +97,8 @@ async fn pump(
     drop(to.shutdown().await);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_node_whose_ear_vanished_without_a_word_listens_anew() {
+/// Has a node's ear vanish, before the node hears that it listens or after.
+async fn vanishes(before: bool) {
     let database = TestDatabase::migrated().await;
     let options = database.connect_options();
     let mut app = TestApp::over(database.url(), options.clone(), Flags::default());
@@ -113,6 +113,7 @@ async fn a_node_whose_ear_vanished_without_a_word_listens_anew() {
         "postgres://coordinator@{}/{name}?sslmode=disable",
         proxy.address
     );
+    proxy.silent.send_replace(usize::from(before));
     let mut deaf = TestApp::over(url, options, Flags::default());
     let other = tenant.at(&deaf.add_node().await);
     proxy.listened(1).await;
@@ -124,4 +125,14 @@ async fn a_node_whose_ear_vanished_without_a_word_listens_anew() {
     other.confirm(note("told-by-the-other", "x")).await;
     deaf.stop().await;
     app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_whose_ear_vanished_without_a_word_listens_anew() {
+    vanishes(false).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_whose_ear_vanished_while_it_was_made_listens_anew() {
+    vanishes(true).await;
 }

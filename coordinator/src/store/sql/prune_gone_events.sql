@@ -1,6 +1,6 @@
--- prune_gone_feed_events: deletes names of events of sources that were deleted within the last
--- $1 days, at most $2; what is older goes by its age. Locks: those rows.
-DELETE FROM feed_events
+-- prune_gone_events: deletes from {events} what is of sources that were deleted within the last $1
+-- days, at most $2; what is older goes by its age. Locks: those rows.
+DELETE FROM {events}
 WHERE ctid = ANY (ARRAY(
     SELECT event.ctid
     FROM (
@@ -8,7 +8,7 @@ WHERE ctid = ANY (ARRAY(
         WHERE verb = 'delete' AND acted_at >= now() - make_interval(days => $1)
     ) AS gone
     CROSS JOIN LATERAL (
-        SELECT ctid FROM feed_events
+        SELECT ctid FROM {events}
         WHERE org_id = gone.org_id AND source_id = gone.source_id
         LIMIT $2
     ) AS event
