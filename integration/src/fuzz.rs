@@ -95,7 +95,8 @@ pub fn endpoint_answers(data: &[u8]) {
             if let Some(at) = change.operation {
                 assert_eq!(change.id, operations[at].id);
             }
-            change.row.iter().for_each(survives);
+            let row = change.row.iter().map(|row| row.value());
+            row.for_each(survives);
         }
     }
     if let Ok(Some(row)) = load_outcome(&exchange, "a") {
