@@ -3,9 +3,10 @@
 //!
 //! Between the nodes and everything else stand proxies that can hold, lose and cut off bytes
 //! ([`proxy`]). Four endpoints play good, flaky, slow and hostile customers ([`actors`]), which also
-//! change rows by themselves. Clients write ([`client`]), some through one stream ([`line`]), subscribers resume ([`subscriber`]), and a
-//! nemesis does harm under a seed ([`nemesis`]). In the last fifth of a run nothing is harmed and
-//! everything must come to rest ([`rest`]). What was done and seen is put together by [`gather`].
+//! change rows by themselves. Clients write ([`client`]), some through one stream ([`mod@line`]),
+//! subscribers resume ([`subscriber`]), and a nemesis does harm under a seed ([`nemesis`]). In the last
+//! fifth of a run nothing is harmed and everything must come to rest ([`rest`]). What was done and seen
+//! is put together by [`gather`].
 
 mod actors;
 mod client;
