@@ -189,6 +189,10 @@ pub struct Attempt {
     pub webhook_id: String,
     /// Where it went.
     pub source: String,
+    /// How many-eth of its commit it is, from 1 on.
+    pub number: i32,
+    /// Whether it was recorded when it began, with time to run in.
+    pub begun: bool,
     /// When it was recorded, in microseconds since 1970.
     pub started: i64,
     /// What it came to; none if it is not closed.

@@ -325,17 +325,21 @@ async fn log(pool: &PgPool) -> Vec<Position> {
 }
 
 async fn attempts(pool: &PgPool) -> Vec<Attempt> {
-    let attempts: Vec<(String, String, Option<String>)> = sqlx::query_as(
-        "SELECT client_tx_id, replace(commit_id::text, '-', ''), outcome FROM attempts",
+    let attempts: Vec<(String, String, i32, bool, Option<String>)> = sqlx::query_as(
+        "SELECT client_tx_id, replace(commit_id::text, '-', ''), number, deadline > started_at,
+                outcome
+         FROM attempts ORDER BY started_at",
     )
     .fetch_all(pool)
     .await
     .expect("the attempts can be read");
     attempts
         .into_iter()
-        .map(|(token, webhook_id, outcome)| Attempt {
+        .map(|(token, webhook_id, number, begun, outcome)| Attempt {
             token,
             webhook_id,
+            number,
+            begun,
             outcome,
             ..Attempt::default()
         })

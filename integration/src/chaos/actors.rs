@@ -22,16 +22,17 @@ const LATE: Duration = Duration::from_millis(3_500);
 pub(super) fn play(sink: &Sink, seed: u64) {
     let mut random = StdRng::seed_from_u64(seed ^ u64::from(sink.endpoint.address().port()));
     let mut late = HashMap::new();
-    match sink.model {
-        "flaky" => sink
-            .endpoint
-            .behave(move |arrival| rule(arrival).unwrap_or_else(|| flaky(&mut random))),
-        "slow" => sink.endpoint.behave(move |_| slow(&mut random)),
-        "hostile" => sink.endpoint.behave(move |arrival| {
+    let mut answer: Box<dyn FnMut(&Arrival) -> Answer + Send> = match sink.model {
+        "flaky" => Box::new(move |arrival| rule(arrival).unwrap_or_else(|| flaky(&mut random))),
+        "slow" => Box::new(move |_| slow(&mut random)),
+        "hostile" => Box::new(move |arrival| {
             rule(arrival).unwrap_or_else(|| hostile(&mut random, &mut late, arrival))
         }),
-        _ => sink.endpoint.behave(good),
-    }
+        _ => Box::new(good),
+    };
+    let custody = sink.custody.clone();
+    let held = move |arrival: &Arrival| custody.over(arrival, answer(arrival));
+    sink.endpoint.behave(held);
 }
 
 /// When nothing is harmed any more, flaky and hostile endpoints answer like good ones.

@@ -22,6 +22,7 @@ SELECT sync_id, coalesce(client_tx_id, ''),
 FROM deltas WHERE org_id = $1 ORDER BY sync_id";
 const ATTEMPTS: &str = "
 SELECT client_tx_id, replace(commit_id::text, '-', ''), source_id,
+       number, deadline > started_at,
        (extract(epoch FROM started_at) * 1000000)::bigint, outcome, http_status, error_class
 FROM attempts WHERE org_id = $1 ORDER BY started_at";
 const STANDINGS: &str = "
@@ -93,11 +94,13 @@ async fn prepared(organization: &Organization) -> anyhow::Result<Vec<Write>> {
     Ok(writes)
 }
 
-/// Token, id, source, start, outcome, status, error.
+/// Token, id, source, number, whether it was begun, start, outcome, status, error.
 type AttemptRow = (
     String,
     String,
     String,
+    i32,
+    bool,
     i64,
     Option<String>,
     Option<i32>,
@@ -146,10 +149,12 @@ async fn recorded(world: &World, organization: &Organization) -> anyhow::Result<
         .fetch_all(pool)
         .await?;
     let attempts = attempts.into_iter().map(
-        |(token, webhook_id, source, started, outcome, status, error)| Attempt {
+        |(token, webhook_id, source, number, begun, started, outcome, status, error)| Attempt {
             token,
             webhook_id,
             source,
+            number,
+            begun,
             started,
             outcome,
             status: status.and_then(|it| u16::try_from(it).ok()),

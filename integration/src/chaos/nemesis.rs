@@ -1,4 +1,7 @@
-//! Does harm under a seed: one fault every few seconds, up to three at a time.
+//! Does harm under a seed: one fault every few seconds, up to three at a time; and beside them owners
+//! that wake up too late ([`zombie`]).
+
+mod zombie;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -19,16 +22,24 @@ use super::world::{LEASE, NODES, World};
 use crate::app::Tenant;
 use crate::history::Position;
 
+pub(super) use self::zombie::Custody;
+
 /// Faults at a time, at most.
 const AT_ONCE: usize = 3;
 
 /// Harms the world for so long, and makes up for it: everything works again afterwards.
 pub(super) async fn harm(world: &Arc<World>, length: Duration, seed: u64) {
-    let mut random = StdRng::seed_from_u64(!seed);
     let end = Instant::now() + length;
     let mut keepers = JoinSet::new();
     keepers.spawn(operate(Arc::clone(world)));
     keepers.spawn(watch(Arc::clone(world)));
+    let zombies = zombie::haunt(world, end, StdRng::seed_from_u64(seed ^ (1 << 41)));
+    tokio::join!(break_all_kinds(world, end, seed), zombies);
+}
+
+/// Does one thing after the other, whatever it is, and makes up for each.
+async fn break_all_kinds(world: &Arc<World>, end: Instant, seed: u64) {
+    let mut random = StdRng::seed_from_u64(!seed);
     let mut faults = JoinSet::new();
     let mut number = 0_u64;
     loop {

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::actors;
 use super::line::Line;
+use super::nemesis::Custody;
 use super::proxy::{Proxy, Upstream};
 use crate::app::{Flags, Tenant, TestNode, intent};
 use crate::endpoint::{Endpoint, Ledger};
@@ -28,7 +29,8 @@ pub(super) const NODES: usize = 3;
 pub(super) const LEASE: Duration = Duration::from_millis(1_500);
 /// Managed rows.
 pub(super) const MANAGED: &str = "notes";
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a request at an endpoint may take.
+pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
 const DATABASE: &str = "chaos";
 
 /// Rows of each model that all clients change.
@@ -84,6 +86,8 @@ pub(super) struct Sink {
     pub(super) model: &'static str,
     pub(super) endpoint: Endpoint,
     pub(super) proxy: Proxy,
+    /// Of what the endpoint answers.
+    pub(super) custody: Custody,
 }
 
 impl World {
@@ -250,6 +254,7 @@ impl Organization {
                 model,
                 endpoint,
                 proxy,
+                custody: Custody::default(),
             });
         }
         tenant.push(&document.to_string()).await;

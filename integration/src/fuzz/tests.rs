@@ -1,6 +1,7 @@
 //! The short run: the corpus, and some thousands of mutations of it under a seed.
 
 use std::fs;
+use std::io::{self, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
@@ -80,6 +81,8 @@ fn mutated(corpus: &[Vec<u8>], random: &mut StdRng) -> Vec<u8> {
 fn run((name, body): Target) {
     let corpus = corpus(name);
     assert!(corpus.len() >= 3, "{name} has a corpus");
+    // Not by a macro whose output the test harness keeps to itself.
+    drop(writeln!(io::stderr(), "fuzz: {name}, seed {SEED}"));
     let mut random = StdRng::seed_from_u64(SEED);
     let mutations = (0..MUTATIONS).map(|_| mutated(&corpus, &mut random));
     for data in corpus.iter().cloned().chain(mutations.collect::<Vec<_>>()) {

@@ -1,8 +1,8 @@
 //! Every request is on record, and every retry is the same request.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
-use super::{Arrival, Fault, History, Rule, counts};
+use super::{Arrival, Attempt, Fault, History, Rule, counts};
 
 /// How far the clocks of the database and of whoever notes arrivals may be apart, in microseconds:
 /// they are one machine's.
@@ -38,10 +38,36 @@ impl History {
             let witness = format!("an attempt of {} is never closed", it.token);
             Fault::new(Rule::OffRecord, witness)
         }));
+        faults.extend(self.made_up());
         faults.extend(self.early());
         faults.extend(self.statuses());
         faults.extend(self.standings());
         faults.extend(self.retries());
+        faults
+    }
+
+    /// Attempts that nobody made: each is recorded when it begins, under its commit's next number.
+    fn made_up(&self) -> Vec<Fault> {
+        let mut of_commit: BTreeMap<&str, Vec<&Attempt>> = BTreeMap::new();
+        for attempt in &self.attempts {
+            let others = of_commit.entry(&attempt.webhook_id).or_default();
+            others.push(attempt);
+        }
+        let mut faults = Vec::new();
+        for attempts in of_commit.values_mut() {
+            attempts.sort_by_key(|it| (it.started, it.number));
+            for (place, attempt) in (1..).zip(attempts) {
+                let (token, number) = (&attempt.token, attempt.number);
+                let witness = if !attempt.begun {
+                    format!("an attempt of {token} is on record only since it ended")
+                } else if number != place {
+                    format!("attempt {place} of {token} is on record as its {number}")
+                } else {
+                    continue;
+                };
+                faults.push(Fault::new(Rule::OffRecord, witness));
+            }
+        }
         faults
     }
 

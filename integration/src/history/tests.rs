@@ -46,10 +46,12 @@ fn good() -> History {
         } else {
             &["applied"]
         };
-        for outcome in attempts {
+        for (number, outcome) in (1..).zip(attempts) {
             history.attempts.push(Attempt {
                 token: token.to_owned(),
                 webhook_id: format!("id-{token}"),
+                number,
+                begun: true,
                 outcome: Some((*outcome).to_owned()),
                 ..Attempt::default()
             });
@@ -218,6 +220,20 @@ fn a_request_that_is_not_on_record_is_found() {
     assert_eq!(open, [Rule::OffRecord].into());
     let twice = broken(|it| it.attempts[1].outcome = Some("applied".to_owned()));
     assert_eq!(twice, [Rule::OffRecord].into());
+}
+
+#[test]
+fn an_attempt_on_record_that_nobody_made_is_found() {
+    let off = BTreeSet::from([Rule::OffRecord]);
+    // What was frozen meanwhile closes an attempt of before under the number of the present one.
+    let of_before = broken(|it| {
+        let mut closed = it.attempts[2].clone();
+        closed.outcome = Some("unknown".to_owned());
+        it.attempts.push(closed);
+    });
+    assert_eq!(of_before, off);
+    assert_eq!(broken(|it| it.attempts[0].begun = false), off);
+    assert_eq!(broken(|it| it.attempts[0].number = 2), off);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use axum::http::StatusCode;
 use integration::app::{Source, Tenant, TestApp, eventually};
-use integration::endpoint::{Answer, Arrival, Endpoint, Kind, Reply};
+use integration::endpoint::{Answer, Arrival, Endpoint, Gate, Kind, Reply};
 use proto::v1;
 use serde_json::{Map, Value, json};
 
@@ -75,6 +75,10 @@ async fn taken(tenant: &Tenant, count: i64) -> v1::FeedStatus {
         feed.taken_count >= count
     })
     .await
+}
+
+async fn waited_at(what: &str, gate: &Gate) {
+    eventually(what, async || gate.is_waited_at().then_some(())).await;
 }
 
 fn text(text: &str) -> Map<String, Value> {

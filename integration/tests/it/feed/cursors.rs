@@ -99,6 +99,37 @@ async fn events_around_one_that_is_known_do_not_undo_it_though_their_reader_is_n
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reset_is_not_passed_over_by_the_page_that_was_on_its_way() {
+    let app = TestApp::start().await;
+    let endpoint = Endpoint::start("").await.unwrap();
+    let tenant = trailing(&app, &endpoint, Duration::from_hours(1)).await;
+    endpoint.publish_at(101, event("101", "b", "one"));
+    endpoint.write_outside("airports", "a", text("two"));
+    taken(&tenant, 2).await;
+    let (polled, gate) = (Gate::closed(), Gate::closed());
+    let page = Answer::honest().once_open(&polled);
+    endpoint.script(Kind::Events, page.replied_once_open(&gate));
+    waited_at("a poll", &polled).await;
+    endpoint.write_outside("airports", "c", text("one"));
+    polled.open();
+    waited_at("its page, with the event", &gate).await;
+    let reset = v1::ResetFeedRequest {
+        name: "dataSources/crm".to_owned(),
+        ..v1::ResetFeedRequest::default()
+    };
+    tenant.sources().reset_feed(reset).await.unwrap();
+    // From the start on what comes may be older than what was read.
+    let before = json!({"events": [event("100", "a", "one")], "nextCursor": "100"});
+    endpoint.script(Kind::Events, Answer::json(StatusCode::OK, &before));
+    gate.open();
+    taken(&tenant, 4).await;
+    let changes: Vec<_> = log(&app).await;
+    let rows: Vec<_> = changes.iter().map(|it| (&*it.row_id, it.text())).collect();
+    let wanted = [("b", "one"), ("a", "two"), ("c", "one"), ("a", "two")];
+    assert_eq!(rows, wanted.map(|(row, text)| (row, json!(text))));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_row_that_cannot_be_loaded_is_read_again_later() {
     let app = TestApp::start().await;
     let endpoint = Endpoint::start("").await.unwrap();

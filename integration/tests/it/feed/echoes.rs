@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use integration::app::intent;
-use integration::endpoint::{Answer, Gate, Reply};
+use integration::endpoint::{Answer, Reply};
 use proto::v1::{AttemptTrigger, CommitState, Wait};
 
 use super::*;

@@ -2,16 +2,12 @@
 
 use axum::http::StatusCode;
 use integration::app::{Flags, intent};
-use integration::endpoint::{Answer, Gate, Reply};
+use integration::endpoint::{Answer, Reply};
 use nix::sys::signal::Signal;
 
 use super::*;
 
 const EXECUTABLE: &str = env!("CARGO_BIN_EXE_demo");
-
-async fn waited_at(what: &str, gate: &Gate) {
-    eventually(what, async || gate.is_waited_at().then_some(())).await;
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_frozen_reader_that_wakes_up_takes_nothing_in() {
