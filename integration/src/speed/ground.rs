@@ -22,7 +22,7 @@ const DURABLE: [(&str, &str); 4] = [
 /// What is set for both sides alike. The rest is as Postgres comes.
 const SETTINGS: [(&str, &str); 4] = [
     ("max_connections", "300"),
-    ("shared_buffers", "1GB"),
+    ("shared_buffers", "4GB"),
     ("max_wal_size", "8GB"),
     ("checkpoint_timeout", "15min"),
 ];
