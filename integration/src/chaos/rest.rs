@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use futures_util::future::ready;
+use futures_util::future::{join_all, ready};
 use futures_util::{StreamExt, stream};
 use nix::sys::signal::Signal;
 use proto::v1;
@@ -68,9 +68,7 @@ async fn end_doubts(world: &World) {
     sleep(LATE_COPIES).await;
     let moved = world.pool.execute(TOLERANCE_IS_OVER).await;
     moved.expect("nothing is harmed any more");
-    for node in &mut nodes {
-        serve_again(node).await;
-    }
+    join_all(nodes.iter_mut().map(|it| serve_again(it))).await;
 }
 
 /// Whether a source that failed is left alone, and nothing can come of its commits.
