@@ -12,10 +12,12 @@ use std::fmt;
 
 use serde_json::{Map, Number, Value};
 
+mod document;
 mod number;
 mod parser;
 mod parts;
 
+pub use document::Document;
 pub use parts::{lossy_string, raw_fields, raw_items};
 
 /// The deepest nesting that is accepted: a scalar has depth 0, `[]` and `{}` have depth 1.

@@ -2,13 +2,14 @@
 
 use serde_json::{Map, Value};
 
+use crate::json::Document;
 use crate::operation::{Operation, OperationKind};
 
 /// A row as the coordinator holds it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ManagedRow {
     /// Its fields; `id` is one of them.
-    pub row: Map<String, Value>,
+    pub row: Document,
     /// Whether List leaves it out.
     pub archived: bool,
 }
@@ -51,7 +52,7 @@ pub fn apply(current: Option<&ManagedRow>, operation: &Operation) -> Result<Effe
         (_, None) => Err(Refusal::NotFound),
         (OperationKind::Update, Some(_)) if operation.is_empty_update() => Ok(Effect::Unchanged),
         (OperationKind::Update, Some(row)) => Ok(Effect::Put(ManagedRow {
-            row: merged(row.row.clone(), operation),
+            row: merged(Map::clone(&row.row), operation),
             archived: row.archived,
         })),
         (OperationKind::Archive, Some(row)) => Ok(moved(row, true)),
@@ -59,10 +60,10 @@ pub fn apply(current: Option<&ManagedRow>, operation: &Operation) -> Result<Effe
     }
 }
 
-fn merged(mut row: Map<String, Value>, operation: &Operation) -> Map<String, Value> {
+fn merged(mut row: Map<String, Value>, operation: &Operation) -> Document {
     row.extend(operation.input.clone());
     row.insert("id".to_owned(), Value::from(operation.id.as_str()));
-    row
+    row.into()
 }
 
 fn moved(row: &ManagedRow, archived: bool) -> Effect {

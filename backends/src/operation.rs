@@ -1,5 +1,6 @@
 //! What a commit is made of, and what comes of it, whatever holds the rows.
 
+use crate::json::Document;
 use serde_json::{Map, Value};
 
 /// What an operation does to its row.
@@ -112,8 +113,8 @@ pub struct Change {
     pub model: String,
     /// The row's id.
     pub id: String,
-    /// The row as its backing holds it, an object that includes `id`; none after a DELETE.
-    pub row: Option<Value>,
+    /// The row as its backing holds it, with its `id`; none after a DELETE.
+    pub row: Option<Document>,
     /// The operation's own name, or the Data Source's.
     pub transaction_id: Option<String>,
 }

@@ -25,10 +25,11 @@ use tracing::Instrument;
 use crate::admit::Schema;
 use crate::broken::{self, Control};
 use crate::courier::departures::{Departures, Desks};
-use crate::decide::{Append, Command, Reply, State, Touched};
+use crate::decide::{Append, Command, Reply, Touched};
 use crate::domain::OrganizationId;
 use crate::refusal::Class;
 use crate::schemas::SchemaCache;
+use crate::store::append::Statement;
 use crate::store::round::Round;
 use crate::store::{Error, Store};
 use crate::telemetry::metrics::Metrics;
@@ -214,11 +215,11 @@ impl Shared {
         &self,
         organization: &OrganizationId,
         round: Round,
-        (state, append, departures): (State, Append, Departures),
+        (statement, append, departures): (Statement, Append, Departures),
     ) {
         let (organization, wake) = (organization.clone(), Arc::clone(&self.wake));
         self.tasks.spawn(async move {
-            if let Ok((true, _)) = round.append(&organization, &state, &append).await {
+            if let Ok((true, _)) = round.append(statement).await {
                 let told = departures.leave(&append);
                 wake.appended(&organization, &append, &told);
             }

@@ -34,3 +34,8 @@ pub mod verify;
 pub mod wake;
 
 pub use cli::main;
+
+/// A commit is many small pieces that one thread makes and another drops.
+#[cfg(not(feature = "no-allocator"))]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

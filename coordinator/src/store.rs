@@ -9,7 +9,7 @@
 pub mod actions;
 pub mod active_schema;
 pub mod api_keys;
-mod append;
+pub(crate) mod append;
 pub mod attempts;
 mod error;
 pub mod feeds;

@@ -95,7 +95,9 @@ pub fn endpoint_answers(data: &[u8]) {
             if let Some(at) = change.operation {
                 assert_eq!(change.id, operations[at].id);
             }
-            change.row.iter().for_each(survives);
+            if let Some(row) = &change.row {
+                survives(row.value());
+            }
         }
     }
     if let Ok(Some(row)) = load_outcome(&exchange, "a") {

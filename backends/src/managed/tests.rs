@@ -25,7 +25,10 @@ fn row(fields: Value, archived: bool) -> ManagedRow {
     let Value::Object(row) = fields else {
         panic!("a row is an object")
     };
-    ManagedRow { row, archived }
+    ManagedRow {
+        row: row.into(),
+        archived,
+    }
 }
 
 #[test]
@@ -100,7 +103,7 @@ impl Naive {
             .iter()
             .map(|(key, value)| (key.clone(), json!(value)));
         self.there.then(|| ManagedRow {
-            row: fields.chain([id]).collect::<Map<_, _>>(),
+            row: fields.chain([id]).collect::<Map<_, _>>().into(),
             archived: self.archived,
         })
     }

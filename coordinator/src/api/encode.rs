@@ -87,15 +87,13 @@ fn row_change(delta: Delta) -> v1::RowChange {
         change,
         stale,
     } = delta;
-    let row = change
-        .row
-        .map(|row| serde_json::to_vec(&row).expect("a JSON value is writable"));
+    let row = change.row.map(|row| row.bytes());
     v1::RowChange {
         operation_index: change.operation.and_then(|index| i32::try_from(index).ok()),
         r#type: operation_type(change.kind).into(),
         model: change.model,
         id: change.id,
-        row_json: row.unwrap_or_default().into(),
+        row_json: row.unwrap_or_default(),
         sync_id,
         stale,
     }

@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use backends::data_source::classify::{AttemptError, Outcome};
 use backends::data_source::client::Request;
-use backends::data_source::endpoint::EndpointUrl;
 use backends::data_source::excerpt::excerpt;
 use backends::data_source::exchange::{Exchange, FailureClass};
 use backends::data_source::sign::SigningKey;
@@ -193,7 +192,7 @@ impl Attempt {
         // Half of the time at most: the commit is sent all the same.
         let looked = case.look_first(left / 2).await;
         let left = left.saturating_sub(begun.elapsed());
-        let exchange = self.send(started, &equipment.keys, left).await;
+        let exchange = self.send(&case, left).await;
         crash_point!("attempt.answered");
         let verdict = case.judge(&exchange).await;
         if matches!(
@@ -313,12 +312,13 @@ impl Attempt {
             .await
     }
 
-    async fn send(&self, started: &Started, keys: &[SigningKey], left: Duration) -> Exchange {
+    async fn send(&self, case: &Case<'_>, left: Duration) -> Exchange {
         if left.is_zero() {
             let message = "the time for this attempt was over before it could be sent";
             return Exchange::failed(FailureClass::TimeoutConnect, message);
         }
-        let url = match EndpointUrl::parse(&started.url, self.tools.endpoints.policy()) {
+        let (started, keys) = (case.started, &case.equipment.keys);
+        let url = match &case.url {
             Ok(url) => url,
             Err(fault) => {
                 return Exchange::failed(FailureClass::AddressForbidden, fault.to_string());
@@ -333,7 +333,7 @@ impl Attempt {
             .as_deref()
             .filter(|_| started.number == 1);
         let request = Request {
-            url: &url,
+            url,
             webhook_id: &webhook_id,
             body: started.body.clone(),
             keys,

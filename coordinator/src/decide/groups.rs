@@ -54,7 +54,7 @@ pub(super) fn of_source_change(
     let before = state.groups.get(&key).cloned().unwrap_or_default();
     let after = match (&state.schema, &change.row) {
         _ if change.kind == OperationKind::Delete => Vec::new(),
-        (Some(schema), Some(Value::Object(row))) => of_row(schema, &change.model, row),
+        (Some(schema), Some(row)) => of_row(schema, &change.model, row),
         // Nothing shows that it moved.
         _ => before.clone(),
     };

@@ -82,7 +82,7 @@ impl Settle {
 
 /// About how many bytes changes add to a batch.
 pub(super) fn weight_of(changes: &[Change]) -> usize {
-    let row = |change: &Change| change.row.as_ref().map_or(0, extent);
+    let row = |change: &Change| change.row.as_ref().map_or(0, |row| extent(row.value()));
     changes.iter().map(|change| 256 + row(change)).sum()
 }
 

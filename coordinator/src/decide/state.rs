@@ -150,7 +150,7 @@ pub struct Head {
 #[derive(Clone, Debug, PartialEq)]
 pub struct StoredRow {
     /// Its fields.
-    pub row: Arc<ManagedRow>,
+    pub row: ManagedRow,
     /// Position of its last change.
     pub sync_id: i64,
 }

@@ -1,7 +1,7 @@
 //! Whether an event can be taken in: what passes here is well-formed and fits the schema.
 
 use backends::data_source::wire::{Event, Row, Unreadable, id_text, parse_event};
-use backends::json::canonical;
+use backends::json::{Document, canonical};
 use backends::operation::{Change, OperationKind};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -101,7 +101,7 @@ impl Judge<'_> {
             kind: event.kind,
             model: event.model.clone(),
             id: event.entity_id.clone(),
-            row: row.map(Value::Object),
+            row,
             transaction_id: event.transaction_id.clone().filter(|name| is_name(name)),
         };
         Ok((change, bare))
@@ -119,20 +119,20 @@ impl Judge<'_> {
     }
 
     /// A row that fits its model, with its id.
-    pub(super) fn row(&self, model: &str, id: &str, mut row: Row) -> Result<Row, Fault> {
+    pub(super) fn row(&self, model: &str, id: &str, mut row: Row) -> Result<Document, Fault> {
         let model = self.model(model)?;
         if row.contains_key("__proto__") {
             return Err(fault_of("row_invalid", "a row with a field `__proto__`"));
         }
-        let own = row.insert("id".to_owned(), id.into());
-        if own.as_ref().is_some_and(|own| id_text(own) != Some(id)) {
+        // A number stays one: endpoints have such ids.
+        let own = row.entry("id").or_insert_with(|| id.into());
+        if id_text(own) != Some(id) {
             return Err(fault_of("id_mismatch", "the row's `id` is another one"));
         }
+        let row = Document::from(row);
         model
             .check_held(&row)
             .map_err(|fault| fault_of(fault.reason, fault.to_string()))?;
-        // A number stays one: endpoints have such ids.
-        row.extend(own.map(|own| ("id".to_owned(), own)));
         Ok(row)
     }
 }
@@ -261,12 +261,13 @@ mod tests {
         let (wide, _) = judged(&event(&json!({"data": {"m": 1, "n": null}})));
         assert_eq!(
             wide.change.unwrap().row,
-            Some(json!({"id": "a", "m": 1, "n": null}))
+            json!({"id": "a", "m": 1, "n": null}).try_into().ok()
         );
         let (_, names) = judged(&event(&json!({"clientTxId": "t", "correlationId": "c"})));
         assert_eq!(names, ["t", "c"]);
         let (numbered, _) = judged(&event(&json!({"entityId": 7, "data": {"id": 7}})));
-        assert_eq!(numbered.change.unwrap().row, Some(json!({"id": 7})));
+        let row = json!({"id": 7}).try_into().ok();
+        assert_eq!(numbered.change.unwrap().row, row);
         let (bare, _) = judged(&event(&json!({"data": null})));
         assert!(bare.bare && bare.change.is_ok());
         let (gone, _) = judged(&event(&json!({"type": "DELETE", "data": {"id": "a"}})));

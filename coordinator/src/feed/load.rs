@@ -5,10 +5,9 @@ use std::collections::{BTreeSet, HashMap};
 
 use backends::data_source::classify::{ReadFault, ReadFaultKind, load_outcome};
 use backends::data_source::wire::{self, Row, load_body};
-use backends::json;
+use backends::json::{self, Document};
 use backends::operation::{Change, OperationKind, RowKey};
 use futures_util::StreamExt;
-use serde_json::Value;
 
 use super::judge::Judge;
 use super::record::failure;
@@ -132,7 +131,8 @@ impl FeedReader {
         let told = store.row_in_log(&self.organization, &row).await?;
         Ok(told.is_some_and(|told| {
             let told = told.as_deref().map(json::parse_stored);
-            told.transpose().is_ok_and(|told| told == change.row)
+            let held = change.row.as_ref().map(Document::value);
+            told.transpose().is_ok_and(|told| told.as_ref() == held)
         }))
     }
 
@@ -178,7 +178,7 @@ impl FeedReader {
                 if change.kind == OperationKind::Delete {
                     change.kind = OperationKind::Update;
                 }
-                change.row = Some(Value::Object(found));
+                change.row = Some(found);
                 event.loaded = true;
             }
             Err((reason, message)) => {

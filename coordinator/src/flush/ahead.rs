@@ -16,7 +16,7 @@ use super::flusher::Decided;
 use super::{Shared, Submitted, first, touched};
 use crate::broken::crash_point;
 use crate::courier::departures::Departures;
-use crate::decide::{self, Append, Command, State, Touched};
+use crate::decide::{Append, Command, State, Touched};
 use crate::domain::{OrganizationId, Route};
 use crate::store::round::Round;
 
@@ -110,14 +110,8 @@ impl Next<'_> {
         if state.head.version == base.head.version {
             lay_over(&mut state, &touched, base, append);
         }
-        let (replies, append) = decide::decide(self.organization, &mut state, commands);
-        Some(Decided {
-            round,
-            state,
-            append,
-            replies,
-            departures: Departures::default(),
-        })
+        let departures = Departures::default();
+        Decided::new(self.organization, (round, state), commands, departures).ok()
     }
 }
 

@@ -11,6 +11,7 @@ use crate::courier::departures::Departures;
 use crate::decide::{self, Append, Command, Reply, State, Touched};
 use crate::domain::OrganizationId;
 use crate::store::Error;
+use crate::store::append::Statement;
 use crate::store::round::Round;
 
 /// Lost races on a hot head after which the batch takes the head's lock first.
@@ -21,8 +22,32 @@ pub(super) struct Decided {
     pub(super) round: Round,
     pub(super) state: State,
     pub(super) append: Append,
+    /// Writes that append, if there is anything to write.
+    pub(super) statement: Option<Statement>,
     pub(super) replies: Vec<Reply>,
     pub(super) departures: Departures,
+}
+
+impl Decided {
+    /// What becomes of the commands in this state, which moves on.
+    pub(super) fn new(
+        organization: &OrganizationId,
+        (round, mut state): (Round, State),
+        commands: &[Command],
+        departures: Departures,
+    ) -> Result<Self, Error> {
+        let (replies, append) = decide::decide(organization, &mut state, commands);
+        let writes = !append.is_empty();
+        let statement = writes.then(|| Statement::new(organization, &state, &append));
+        Ok(Self {
+            statement: statement.transpose()?,
+            round,
+            state,
+            append,
+            replies,
+            departures,
+        })
+    }
 }
 
 pub(super) struct Flusher<'a> {
@@ -163,19 +188,12 @@ impl<'a> Flusher<'a> {
         let departures = shared
             .desks
             .board(organization, &mut state, (commands, begun));
-        let (replies, append) = decide::decide(organization, &mut state, commands);
         if locked && broken::is(Control::RequestFuture) {
             // Its transaction ends as one does that nobody commits.
             drop(round);
             round = shared.store.round().await?;
         }
-        let decided = Decided {
-            round,
-            state,
-            append,
-            replies,
-            departures,
-        };
+        let decided = Decided::new(organization, (round, state), commands, departures)?;
         let replies = self.append(commands, decided).await?;
         if locked && replies.is_some() {
             shared.metrics.head_lock();
@@ -194,24 +212,25 @@ impl<'a> Flusher<'a> {
             round,
             state,
             append,
+            statement,
             replies,
             departures,
         } = decided;
         let (shared, version) = (self.shared, state.head.version);
-        if append.is_empty() {
+        let Some(statement) = statement else {
             self.forget();
             self.memory = Memory::of(state, version);
             return Ok(Some(replies));
-        }
+        };
         let begun = Instant::now();
         crash_point!("append", named(commands));
         let accepts = matches!(commands, [Command::Accept(_), ..]);
         if accepts && broken::is(Control::AcknowledgeEarly) {
-            let later = (state, append, departures);
+            let later = (statement, append, departures);
             shared.append_later(&self.organization, round, later);
             return Ok(Some(replies));
         }
-        let appending = round.append(&self.organization, &state, &append);
+        let appending = round.append(statement);
         let (appended, ahead) = if self.ahead.is_none() {
             let next = Next {
                 shared,

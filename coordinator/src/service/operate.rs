@@ -5,7 +5,7 @@ use std::time::Duration;
 use backends::data_source::classify::{Outcome, commit_outcome};
 use backends::data_source::exchange::Exchange;
 use backends::data_source::wire;
-use backends::json;
+use backends::json::{self, Document};
 use backends::operation::{Change, Operation, OperationKind};
 use bytes::Bytes;
 use serde_json::{Value, json};
@@ -215,12 +215,13 @@ fn row(
     if operation.kind == OperationKind::Delete {
         return Ok(Value::Object(row));
     }
+    let row = Document::from(row);
     if let Some(model) = schema.model(&operation.model) {
         model
             .check_held(&row)
             .map_err(|fault| mismatched(format!("{field}.{}", fault.field), fault.rule))?;
     }
-    Ok(Value::Object(row))
+    Ok(row.value().clone())
 }
 
 fn mismatched(field: impl Into<String>, rule: impl Into<String>) -> Refusal {

@@ -2,7 +2,7 @@
 
 mod versions;
 
-use serde_json::Value;
+use backends::json::Document;
 use sqlx::postgres::{PgArguments, PgExecutor};
 use sqlx::{Arguments, AssertSqlSafe, Encode, Postgres, Row, Type};
 use time::OffsetDateTime;
@@ -11,50 +11,49 @@ use super::Error;
 use crate::broken::{self, Control};
 use crate::decide::{
     Action, Append, AttemptClose, AttemptOpen, DeltaRow, Guard, InboxEntry, LedgerEntry, Source,
-    State, StoredRow,
+    State,
 };
 use crate::domain::{OrganizationId, RequestError, Trigger};
 
-/// Whether the append was written: `false` when the head has moved since `state` was read, and
-/// nothing happened.
-pub(super) async fn append(
-    executor: impl PgExecutor<'_>,
-    organization: &OrganizationId,
-    state: &State,
-    append: &Append,
-) -> Result<bool, Error> {
-    let mut statement = Statement::new(organization, state, append)?;
-    let rows = append
-        .deltas
-        .iter()
-        .map(|one| one.delta.change.row.as_ref());
-    let texts: Vec<_> = rows.map(|row| row.map(text)).collect();
-    ledger(&mut statement, append, &texts)?;
-    managed(&mut statement, append, &texts)?;
-    inbox(&mut statement, append)?;
-    attempts(&mut statement, append)?;
-    sources(&mut statement, append, state.now)?;
-    actions(&mut statement, append)?;
-    super::feeds::append(&mut statement, append)?;
-    statement
-        .sql
-        .push_str("\nSELECT count(*) AS moved FROM head");
-    let row = sqlx::query_with(AssertSqlSafe(statement.sql), statement.arguments)
-        .fetch_one(executor)
-        .await?;
-    Ok(row.try_get::<i64, _>("moved")? == 1)
-}
-
-/// The statement being put together: the head, and a part for each thing that the batch writes.
-/// Only parts that have something to write are in it, so that a managed batch plans and runs four.
-pub(super) struct Statement {
+/// The statement that appends what a batch decided: the head, and a part for each thing that the batch
+/// writes. Only parts that have something to write are in it, so that a managed batch plans and runs
+/// four.
+pub(crate) struct Statement {
     sql: String,
     arguments: PgArguments,
     bound: usize,
 }
 
 impl Statement {
-    fn new(organization: &OrganizationId, state: &State, append: &Append) -> Result<Self, Error> {
+    /// What a batch decided on this state of its organization.
+    pub(crate) fn new(
+        organization: &OrganizationId,
+        state: &State,
+        append: &Append,
+    ) -> Result<Self, Error> {
+        let mut statement = Self::head(organization, state, append)?;
+        ledger(&mut statement, append)?;
+        managed(&mut statement, append)?;
+        inbox(&mut statement, append)?;
+        attempts(&mut statement, append)?;
+        sources(&mut statement, append, state.now)?;
+        actions(&mut statement, append)?;
+        super::feeds::append(&mut statement, append)?;
+        let end = "\nSELECT count(*) AS moved FROM head";
+        statement.sql.push_str(end);
+        Ok(statement)
+    }
+
+    /// Whether it was written: `false` when the head has moved since the state was read, and nothing
+    /// happened.
+    pub(super) async fn run(self, executor: impl PgExecutor<'_>) -> Result<bool, Error> {
+        let row = sqlx::query_with(AssertSqlSafe(self.sql), self.arguments)
+            .fetch_one(executor)
+            .await?;
+        Ok(row.try_get::<i64, _>("moved")? == 1)
+    }
+
+    fn head(organization: &OrganizationId, state: &State, append: &Append) -> Result<Self, Error> {
         let mut statement = Self {
             sql: include_str!("sql/append/head.sql").trim_end().to_owned(),
             arguments: PgArguments::default(),
@@ -137,16 +136,7 @@ fn text_array(values: &[String]) -> String {
     array
 }
 
-/// A row as it is written.
-fn text(row: &Value) -> String {
-    serde_json::to_string(row).expect("a JSON value has a text")
-}
-
-fn ledger(
-    statement: &mut Statement,
-    append: &Append,
-    texts: &[Option<String>],
-) -> Result<(), Error> {
+fn ledger(statement: &mut Statement, append: &Append) -> Result<(), Error> {
     if !append.commits.is_empty() {
         let new: Vec<&LedgerEntry> = append.commits.iter().collect();
         let part = statement.part("commits_new", include_str!("sql/append/commits.sql"));
@@ -182,14 +172,10 @@ fn ledger(
         part.column(&changed, |one| one.reentered_at)?;
         part.column(&changed, |one| one.sequence)?;
     }
-    deltas(statement, append, texts)
+    deltas(statement, append)
 }
 
-fn deltas(
-    statement: &mut Statement,
-    append: &Append,
-    texts: &[Option<String>],
-) -> Result<(), Error> {
+fn deltas(statement: &mut Statement, append: &Append) -> Result<(), Error> {
     if append.deltas.is_empty() {
         return Ok(());
     }
@@ -206,8 +192,9 @@ fn deltas(
     part.column(&new, |one| one.delta.change.kind.as_str())?;
     part.column(&new, |one| one.delta.change.model.as_str())?;
     part.column(&new, |one| one.delta.change.id.as_str())?;
-    let texts: Vec<&Option<String>> = texts.iter().collect();
-    part.column(&texts, |text| text.as_deref())?;
+    part.column(&new, |one| {
+        one.delta.change.row.as_ref().map(Document::text)
+    })?;
     part.column(&new, |one| one.delta.change.transaction_id.as_deref())?;
     part.column(&new, |one| {
         one.participant.as_ref().map(|who| who.id.as_str())
@@ -220,18 +207,7 @@ fn deltas(
     part.column(&new, |one| text_array(&one.membership.left))
 }
 
-fn managed(
-    statement: &mut Statement,
-    append: &Append,
-    texts: &[Option<String>],
-) -> Result<(), Error> {
-    let first = append.deltas.first().map_or(0, |one| one.delta.sync_id);
-    // A row's last change left it as it stands.
-    let text = |stored: &StoredRow| {
-        let place = usize::try_from(stored.sync_id - first).ok();
-        let text = place.and_then(|place| texts.get(place)?.as_deref());
-        text.expect("a row that is put was changed in this batch")
-    };
+fn managed(statement: &mut Statement, append: &Append) -> Result<(), Error> {
     let put = append.rows.iter();
     let put = put.filter_map(|(key, row)| row.as_ref().map(|row| (key, row)));
     let (added, changed): (Vec<_>, Vec<_>) =
@@ -251,7 +227,7 @@ fn managed(
         let part = statement.part(name, sql);
         part.column(&put, |(key, _)| key.model.as_str())?;
         part.column(&put, |(key, _)| key.id.as_str())?;
-        part.column(&put, |(_, stored)| text(stored))?;
+        part.column(&put, |(_, stored)| stored.row.row.text())?;
         part.column(&put, |(_, stored)| stored.sync_id)?;
         part.column(&put, |(_, stored)| stored.row.archived)?;
     }

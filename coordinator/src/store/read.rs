@@ -1,14 +1,12 @@
 //! Reads what a batch of commands touches, in one snapshot.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use backends::data_source::schedule::RetrySchedule;
-use backends::json;
+use backends::json::{self, Document};
 use backends::managed::ManagedRow;
 use backends::operation::RowKey;
-use serde_json::{Map, Value};
 use sqlx::postgres::{PgConnection, PgRow};
 use sqlx::{AssertSqlSafe, Row};
 use time::OffsetDateTime;
@@ -280,20 +278,17 @@ fn stored_row(row: &PgRow, key: &RowKey) -> Result<StoredRow, Error> {
         row: format!("{}/{}", key.model, key.id),
     })?;
     Ok(StoredRow {
-        row: Arc::new(ManagedRow {
+        row: ManagedRow {
             row: fields,
             archived: row.try_get("f1")?,
-        }),
+        },
         sync_id: row.try_get("n1")?,
     })
 }
 
 /// A row that was checked when it came in: no limits apply any more.
-fn stored_object(text: &str) -> Option<Map<String, Value>> {
-    match json::parse_stored(text) {
-        Ok(Value::Object(fields)) => Some(fields),
-        _ => None,
-    }
+pub(super) fn stored_object(text: &str) -> Option<Document> {
+    json::parse_stored(text).ok()?.try_into().ok()
 }
 
 fn source(row: &PgRow) -> Result<Source, Error> {

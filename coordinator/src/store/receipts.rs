@@ -1,12 +1,11 @@
 //! Reads what a commit came to.
 
-use backends::json;
 use backends::operation::{Change, OperationKind};
-use serde_json::Value;
 use sqlx::Row;
 use sqlx::postgres::PgRow;
 use time::OffsetDateTime;
 
+use super::read::stored_object;
 use super::{Error, Store, detached};
 use crate::domain::{CommitId, CommitState, Delta, OrganizationId, Receipt};
 
@@ -131,8 +130,8 @@ fn delta(row: &PgRow) -> Result<Option<Delta>, Error> {
     let kind: String = row.try_get("kind")?;
     let operation: Option<i16> = row.try_get("operation")?;
     let fields: Option<String> = row.try_get("row")?;
-    let fields: Option<Value> = match fields {
-        Some(text) => Some(json::parse_stored(&text).map_err(|_| corrupt("row"))?),
+    let fields = match fields {
+        Some(text) => Some(stored_object(&text).ok_or_else(|| corrupt("row"))?),
         None => None,
     };
     Ok(Some(Delta {

@@ -4,8 +4,9 @@ use sqlx::pool::PoolConnection;
 use sqlx::postgres::PgPool;
 use sqlx::{Postgres, Transaction};
 
-use super::{Error, Store, append, in_time, read, told_apart};
-use crate::decide::{Append, State, Touched};
+use super::append::Statement;
+use super::{Error, Store, in_time, read, told_apart};
+use crate::decide::{State, Touched};
 use crate::domain::OrganizationId;
 
 /// How a round keeps its organization's state from moving between its read and its append.
@@ -75,18 +76,13 @@ impl Round {
         read.map_err(|error| told_apart(pool, error))
     }
 
-    /// Whether the append was written: `false` when the head has moved since `state` was read, and
-    /// nothing happened. With it a round for the next batch, if nobody else needs its connection.
-    pub async fn append(
-        self,
-        organization: &OrganizationId,
-        state: &State,
-        written: &Append,
-    ) -> Result<(bool, Option<Self>), Error> {
+    /// Whether the append was written: `false` when the head has moved since the state was read that
+    /// it rests on, and nothing happened. With it a round for the next batch, if nobody else needs its
+    /// connection.
+    pub(crate) async fn append(self, statement: Statement) -> Result<(bool, Option<Self>), Error> {
         match self {
             Self::Optimistic(pool, mut connection) => {
-                let appending = append::append(&mut *connection, organization, state, written);
-                let moved = in_time(appending)
+                let moved = in_time(statement.run(&mut *connection))
                     .await
                     .map_err(|error| told_apart(&pool, error))?;
                 let next = roomy(&pool).then(|| Self::Optimistic(pool, connection));
@@ -94,8 +90,7 @@ impl Round {
             }
             Self::Locked(_, mut transaction) => {
                 let appending = async {
-                    let moved =
-                        append::append(&mut **transaction, organization, state, written).await?;
+                    let moved = statement.run(&mut **transaction).await?;
                     transaction.commit().await?;
                     Ok(moved)
                 };

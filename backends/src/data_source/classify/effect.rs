@@ -19,7 +19,7 @@ pub fn change_from_load(
     let row = match (operation.kind, loaded) {
         (OperationKind::Delete, None) => None,
         (OperationKind::Create | OperationKind::Update, Some(row)) if carries(row, operation) => {
-            Some(Value::Object(row.clone()))
+            Some(row.clone().into())
         }
         _ => return None,
     };

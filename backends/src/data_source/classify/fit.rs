@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
+use crate::json::Document;
+
 use crate::data_source::wire::{Row, fields, id_text, sent};
 use crate::operation::{Change, Operation, OperationKind};
 
@@ -120,7 +122,7 @@ fn take_delta(
         kind,
         model: model.to_owned(),
         id: id.to_owned(),
-        row: row.map(Value::Object),
+        row: row.map(Document::from),
         transaction_id,
     });
     Ok(())
@@ -206,7 +208,7 @@ fn change(
         kind: operation.kind,
         model: operation.model.clone(),
         id: operation.id.clone(),
-        row: row.map(Value::Object),
+        row: row.map(Document::from),
         transaction_id: operation.transaction_id.clone().or(transaction_id),
     }
 }

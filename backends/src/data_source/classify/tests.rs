@@ -400,10 +400,7 @@ fn summary(changes: &[Change]) -> Vec<String> {
         let index = change
             .operation
             .map_or("-".to_owned(), |index| index.to_string());
-        let row = change
-            .row
-            .as_ref()
-            .map_or("gone".to_owned(), Value::to_string);
+        let row = change.row.as_ref().map_or("gone", |row| row.text());
         format!(
             "{index} {} {}/{} {row}",
             change.kind.as_str(),

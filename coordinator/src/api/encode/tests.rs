@@ -1,5 +1,5 @@
 use backends::operation::Change;
-use serde_json::Value;
+use serde_json::{Value, json};
 use time::macros::datetime;
 
 use super::*;
@@ -26,7 +26,7 @@ fn confirmed(id: CommitId, rows: &[Value]) -> Receipt {
             kind: OperationKind::Create,
             model: "reports".into(),
             id: "r".into(),
-            row: Some(row.clone()),
+            row: row.clone().try_into().ok(),
             transaction_id: None,
         };
         Delta {
@@ -55,7 +55,7 @@ fn confirmed(id: CommitId, rows: &[Value]) -> Receipt {
 
 #[test]
 fn rows_that_do_not_fit_into_one_message_are_left_out_and_marked() {
-    let megabyte = Value::from("x".repeat(1 << 20));
+    let megabyte = json!({"text": "x".repeat(1 << 20)});
     let encoded = receipt(confirmed(
         CommitId::generate(),
         &[megabyte.clone(), megabyte.clone()],

@@ -125,8 +125,8 @@ pub(super) async fn unicode(probe: &Probe) -> Result<(), Finding> {
 fn row(changes: &[Change], id: &str) -> Result<Map<String, Value>, Finding> {
     let mut rows = changes.iter().filter(|change| change.id == id);
     match rows.next_back().and_then(|change| change.row.as_ref()) {
-        Some(Value::Object(row)) => Ok(row.clone()),
-        _ => wrong("the answer does not have the row"),
+        Some(row) => Ok(Map::clone(row)),
+        None => wrong("the answer does not have the row"),
     }
 }
 

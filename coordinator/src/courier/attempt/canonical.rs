@@ -1,7 +1,6 @@
 //! Whether the rows that an endpoint answers with are rows of their models.
 
 use backends::operation::Change;
-use serde_json::Value;
 
 use crate::admit::Schema;
 
@@ -9,9 +8,7 @@ use crate::admit::Schema;
 pub(super) fn misfit(changes: &[Change], schema: Option<&Schema>) -> Option<String> {
     let schema = schema?;
     changes.iter().find_map(|change| {
-        let Some(Value::Object(row)) = &change.row else {
-            return None;
-        };
+        let row = change.row.as_ref()?;
         let fault = schema.model(&change.model)?.check_held(row).err()?;
         let place = change
             .operation

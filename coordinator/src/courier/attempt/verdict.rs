@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use backends::data_source::classify::{AttemptError, Outcome, RESPONSE_INVALID, commit_outcome};
-use backends::data_source::endpoint::EndpointUrl;
+use backends::data_source::endpoint::{EndpointUrl, UrlFault};
 use backends::data_source::exchange::Exchange;
 use backends::data_source::wire;
 use backends::operation::{Change, Operation};
@@ -20,12 +20,12 @@ use crate::domain::OrganizationId;
 pub(super) struct Case<'a> {
     tools: &'a Tools,
     organization: &'a OrganizationId,
-    started: &'a Started,
-    equipment: &'a Equipment,
+    pub(super) started: &'a Started,
+    pub(super) equipment: &'a Equipment,
     /// What is sent.
     pub(super) operations: Vec<Operation>,
-    /// None when nothing may be sent there.
-    url: Option<EndpointUrl>,
+    /// Where to, unless nothing may be sent there.
+    pub(super) url: Result<EndpointUrl, UrlFault>,
 }
 
 /// What it came to.
@@ -48,7 +48,7 @@ impl<'a> Case<'a> {
             equipment,
             operations: wire::operations(&started.body)
                 .expect("the inbox holds bodies that we wrote"),
-            url: EndpointUrl::parse(&started.url, tools.endpoints.policy()).ok(),
+            url: EndpointUrl::parse(&started.url, tools.endpoints.policy()),
         }
     }
 
@@ -99,7 +99,7 @@ impl<'a> Case<'a> {
     fn reader(&self) -> Option<Reader<'_>> {
         Some(Reader {
             endpoints: &self.tools.endpoints,
-            url: self.url.as_ref()?,
+            url: self.url.as_ref().ok()?,
             keys: &self.equipment.keys,
             body: &self.started.body,
         })

@@ -172,7 +172,7 @@ fn changes(rows: u8) -> Vec<Change> {
         kind: OperationKind::Update,
         model: "airports".to_owned(),
         id: row.to_string(),
-        row: Some(json!({"id": row.to_string(), "n": 1})),
+        row: json!({"id": row.to_string(), "n": 1}).try_into().ok(),
         transaction_id: None,
     });
     changes.collect()

@@ -1,10 +1,8 @@
 //! A commit on managed rows: applied at once, under the positions that follow the head's.
 
-use std::sync::Arc;
-
+use backends::json::Document;
 use backends::managed::{self, Effect, ManagedRow};
 use backends::operation::{Change, Operation, OperationKind, RowKey};
-use serde_json::Value;
 
 use super::{entry, record, stale};
 use crate::decide::append::{Append, DeltaRow};
@@ -47,7 +45,7 @@ pub(super) fn apply(
             row.as_ref().map(groups).unwrap_or_default(),
         );
         let stored = row.map(|row| StoredRow {
-            row: Arc::new(row),
+            row,
             sync_id: delta.sync_id,
         });
         if let Some(stored) = &stored {
@@ -101,14 +99,14 @@ fn effects(state: &State, accept: &Accept) -> Result<Vec<Applied>, Refusal> {
             unsettled: 0,
         });
         let stale = stale(index, operation, version)?;
-        let effect = managed::apply(stored.map(|row| &*row.row), operation)
+        let effect = managed::apply(stored.map(|stored| &stored.row), operation)
             .map_err(|refusal| refused(index, operation, refusal))?;
         let row = match effect {
             Effect::Unchanged => continue,
             Effect::Put(row) => Some(row),
             Effect::Remove => None,
         };
-        let fields = row.as_ref().map(|row| Value::Object(row.row.clone()));
+        let fields = row.as_ref().map(|row| row.row.clone());
         if let Some(fields) = &fields
             && operation.kind != OperationKind::Create
         {
@@ -134,13 +132,18 @@ fn effects(state: &State, accept: &Accept) -> Result<Vec<Applied>, Refusal> {
 
 /// The merged row must satisfy the model as a whole: only here is it known. That of a CREATE is
 /// what was admitted.
-fn check(accept: &Accept, index: usize, operation: &Operation, row: &Value) -> Result<(), Refusal> {
+fn check(
+    accept: &Accept,
+    index: usize,
+    operation: &Operation,
+    row: &Document,
+) -> Result<(), Refusal> {
     let model = accept
         .schema
         .model(&operation.model)
         .expect("the commit was admitted under this very schema");
     model
-        .check_value(row)
+        .check_value(row.value())
         .map_err(|fault| fault.refusal(index, &operation.model))
 }
 

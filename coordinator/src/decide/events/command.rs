@@ -39,7 +39,7 @@ impl TakeEvents {
     /// About how many bytes it adds to a batch.
     pub(in crate::decide) fn weight(&self) -> usize {
         let told = |event: &ExternalEvent| match &event.change {
-            Ok(change) => change.row.as_ref().map_or(0, extent),
+            Ok(change) => change.row.as_ref().map_or(0, |row| extent(row.value())),
             Err(misfit) => misfit.event.len(),
         };
         self.events.iter().map(|event| 256 + told(event)).sum()

@@ -15,7 +15,7 @@ fn event(id: &str, row: &str) -> ExternalEvent {
             kind: OperationKind::Update,
             model: "airports".to_owned(),
             id: row.to_owned(),
-            row: Some(json!({"id": row, "n": 1})),
+            row: json!({"id": row, "n": 1}).try_into().ok(),
             transaction_id: None,
         }),
         bare: false,
