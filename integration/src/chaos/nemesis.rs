@@ -1,10 +1,7 @@
 //! Does harm under a seed: one fault every few seconds, up to three at a time; and beside them what is
-//! too rare to be left to chance: owners that wake up too late ([`zombie`]), and requests that are
-//! executed too late ([`late`]).
+//! too rare to be left to chance ([`custody`]).
 
 mod custody;
-mod late;
-mod zombie;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -21,7 +18,7 @@ use tokio::time::{Instant, sleep};
 use super::actors;
 use super::gather;
 use super::proxy::{Mode, Proxy};
-use super::world::{LEASE, NODES, REQUEST_TIMEOUT, World};
+use super::world::{LEASE, NODES, World};
 use crate::app::Tenant;
 use crate::history::Position;
 
@@ -29,17 +26,6 @@ pub(super) use self::custody::Custody;
 
 /// Faults at a time, at most.
 const AT_ONCE: usize = 3;
-
-/// A commit comes within so long, unless something else is broken.
-const COMES_WITHIN: Duration = Duration::from_secs(2);
-
-/// So long after it came it comes again, from the next owner if need be, on a busy machine as well.
-const SENT_AGAIN_WITHIN: Duration = LEASE
-    .saturating_add(REQUEST_TIMEOUT)
-    .saturating_add(Duration::from_secs(4));
-
-/// How long a node has to record what it was just told, or finds out when it wakes up.
-const FINDS_OUT_WITHIN: Duration = Duration::from_secs(1);
 
 /// Harms the world for so long, and makes up for it: everything works again afterwards.
 pub(super) async fn harm(world: &Arc<World>, length: Duration, seed: u64) {
@@ -49,22 +35,7 @@ pub(super) async fn harm(world: &Arc<World>, length: Duration, seed: u64) {
     keepers.spawn(watch(Arc::clone(world)));
     tokio::join!(
         break_all_kinds(world, end, seed),
-        hold_commits(world, end, seed)
-    );
-}
-
-/// At each endpoint at most one schedule holds commits.
-async fn hold_commits(world: &World, end: Instant, seed: u64) {
-    let organization = &world.organizations[0];
-    let [good, flaky, slow, hostile] = &organization.sinks[..] else {
-        unreachable!("the first organization has four endpoints");
-    };
-    let woken = (organization, &[good, slow][..]);
-    let random = |number: u64| StdRng::seed_from_u64(seed ^ (number << 41));
-    tokio::join!(
-        zombie::haunt(world, woken, end, random(1)),
-        late::hold_up(world, flaky, end, random(2)),
-        late::hold_up(world, hostile, end, random(3)),
+        custody::hold_commits(world, end, seed)
     );
 }
 

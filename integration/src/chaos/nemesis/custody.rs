@@ -1,17 +1,51 @@
 //! Keeps one commit at a time from taking its course at an endpoint, until whoever holds it lets go.
+//! So owners wake up too late ([`zombie`]), and requests are executed too late ([`late`]).
+
+mod late;
+mod zombie;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::StatusCode;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
+use super::pause;
+use crate::chaos::world::{LEASE, REQUEST_TIMEOUT, World};
 use crate::endpoint::{Answer, Arrival, Gate};
+
+/// A commit comes within so long, unless something else is broken.
+const COMES_WITHIN: Duration = Duration::from_secs(2);
+
+/// So long after it came it comes again, from the next owner if need be, on a busy machine as well.
+const SENT_AGAIN_WITHIN: Duration = LEASE
+    .saturating_add(REQUEST_TIMEOUT)
+    .saturating_add(Duration::from_secs(4));
+
+/// How long a node has to record what it was just told, or finds out when it wakes up.
+const FINDS_OUT_WITHIN: Duration = Duration::from_secs(1);
+
+/// Holds commits at the endpoints of one organization, at each by one schedule.
+pub(super) async fn hold_commits(world: &World, end: Instant, seed: u64) {
+    let organization = &world.organizations[0];
+    let [good, flaky, slow, hostile] = &organization.sinks[..] else {
+        unreachable!("the first organization has four endpoints");
+    };
+    let woken = (organization, &[good, slow][..]);
+    let random = |number: u64| StdRng::seed_from_u64(seed ^ (number << 41));
+    tokio::join!(
+        zombie::haunt(world, woken, end, random(1)),
+        late::hold_up(world, flaky, end, random(2)),
+        late::hold_up(world, hostile, end, random(3)),
+    );
+}
 
 /// What is held of a commit.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Part {
+enum Part {
     /// What is answered to any of its copies.
     Answers,
     /// Its first copy, before it is executed; those that come meanwhile are refused.
@@ -33,7 +67,7 @@ struct Held {
 }
 
 /// As long as it is there the commit stays.
-pub(super) struct Hold<'a>(&'a Custody);
+struct Hold<'a>(&'a Custody);
 
 impl Custody {
     /// What becomes of a request that would be answered like this.
@@ -58,7 +92,7 @@ impl Custody {
     }
 
     /// Holds the commit that comes next.
-    pub(super) fn hold(&self, part: Part) -> Hold<'_> {
+    fn hold(&self, part: Part) -> Hold<'_> {
         self.0.send_replace(Some(Held {
             part,
             commit: None,
@@ -71,7 +105,7 @@ impl Custody {
 
 impl Hold<'_> {
     /// Whether the commit comes so often, all in all, within so long.
-    pub(super) async fn came(&self, copies: usize, within: Duration) -> bool {
+    async fn came(&self, copies: usize, within: Duration) -> bool {
         let mut held = self.0.0.subscribe();
         let came = held.wait_for(|it| it.as_ref().is_some_and(|it| it.copies >= copies));
         timeout(within, came).await.is_ok()

@@ -4,8 +4,7 @@
 use rand::rngs::StdRng;
 use tokio::time::{Instant, sleep};
 
-use super::custody::Part;
-use super::{COMES_WITHIN, FINDS_OUT_WITHIN, SENT_AGAIN_WITHIN, pause};
+use super::{COMES_WITHIN, FINDS_OUT_WITHIN, Part, SENT_AGAIN_WITHIN, pause};
 use crate::chaos::world::{Sink, World};
 
 /// Holds copies on their way to an endpoint, one after the other.

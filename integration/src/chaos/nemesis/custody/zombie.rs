@@ -7,8 +7,7 @@ use rand::rngs::StdRng;
 use tokio::sync::MutexGuard;
 use tokio::time::{Instant, sleep};
 
-use super::custody::Part;
-use super::{COMES_WITHIN, FINDS_OUT_WITHIN, SENT_AGAIN_WITHIN, pause};
+use super::{COMES_WITHIN, FINDS_OUT_WITHIN, Part, SENT_AGAIN_WITHIN, pause};
 use crate::app::TestNode;
 use crate::chaos::world::{Organization, Sink, World};
 
