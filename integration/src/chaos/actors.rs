@@ -1,6 +1,6 @@
 //! What customers do: how their endpoints answer, and what they change by themselves.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,24 +15,18 @@ use super::world::{Sink, World};
 use crate::endpoint::{Answer, Arrival, Gate, Reply, Row};
 use crate::history::{self, Event};
 
-/// A copy that was given up on is executed so long after it arrived.
-const LATE: Duration = Duration::from_millis(3_500);
-
 /// Makes an endpoint answer as its model's name says.
 pub(super) fn play(sink: &Sink, seed: u64) {
-    let mut random = StdRng::seed_from_u64(seed ^ u64::from(sink.endpoint.address().port()));
-    let mut late = HashMap::new();
-    let mut answer: Box<dyn FnMut(&Arrival) -> Answer + Send> = match sink.model {
-        "flaky" => Box::new(move |arrival| rule(arrival).unwrap_or_else(|| flaky(&mut random))),
-        "slow" => Box::new(move |_| slow(&mut random)),
-        "hostile" => Box::new(move |arrival| {
-            rule(arrival).unwrap_or_else(|| hostile(&mut random, &mut late, arrival))
-        }),
-        _ => Box::new(good),
+    let mut random = StdRng::seed_from_u64(seed ^ u64::from(hash(sink.model)));
+    let mut answer: Box<dyn FnMut() -> Answer + Send> = match sink.model {
+        "flaky" => Box::new(move || flaky(&mut random)),
+        "slow" => Box::new(move || slow(&mut random)),
+        "hostile" => Box::new(move || hostile(&mut random)),
+        _ => Box::new(Answer::honest),
     };
     let custody = sink.custody.clone();
-    let held = move |arrival: &Arrival| custody.over(arrival, answer(arrival));
-    sink.endpoint.behave(held);
+    sink.endpoint
+        .behave(move |arrival| rule(arrival).unwrap_or_else(|| custody.over(arrival, answer())));
 }
 
 /// When nothing is harmed any more, flaky and hostile endpoints answer like good ones.
@@ -50,11 +44,14 @@ fn good(arrival: &Arrival) -> Answer {
 /// it and refuses it later would be the one that breaks a promise.
 fn rule(arrival: &Arrival) -> Option<Answer> {
     let name = arrival.client_tx_id();
-    let hash = name.bytes().fold(7_u32, |hash, byte| {
-        hash.wrapping_mul(31).wrapping_add(byte.into())
-    });
-    (hash.is_multiple_of(20) && !name.contains("rows"))
+    (hash(name).is_multiple_of(20) && !name.contains("rows"))
         .then(|| Answer::error(StatusCode::CONFLICT, "rule_broken"))
+}
+
+fn hash(name: &str) -> u32 {
+    name.bytes().fold(7_u32, |hash, byte| {
+        hash.wrapping_mul(31).wrapping_add(byte.into())
+    })
 }
 
 fn flaky(random: &mut StdRng) -> Answer {
@@ -80,51 +77,39 @@ fn slow(random: &mut StdRng) -> Answer {
     }
 }
 
-fn hostile(random: &mut StdRng, late: &mut HashMap<String, Instant>, arrival: &Arrival) -> Answer {
+fn hostile(random: &mut StdRng) -> Answer {
     let fixed = |status, headers: &[(&str, &str)], body: &str| {
         let headers = headers
             .iter()
             .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         Reply::Fixed(status, headers.collect(), body.as_bytes().to_vec())
     };
-    let id = arrival.webhook_id();
-    if let Some(until) = late.get(id) {
-        // The first copy is still in its queue.
-        if Instant::now() < *until {
-            return Answer::error(StatusCode::CONFLICT, "row_changed");
-        }
-        return Answer::honest();
-    }
     let ok = StatusCode::OK;
     match random.random_range(0..100) {
-        0..4 => {
-            late.insert(id.to_owned(), Instant::now() + LATE);
-            Answer::honest().once_open(&opened_in(LATE))
-        }
-        4 => Answer::unapplied(fixed(
+        0 => Answer::unapplied(fixed(
             StatusCode::TOO_MANY_REQUESTS,
             &[("retry-after", "1")],
             "",
         )),
-        5 => Answer::status(StatusCode::UNAUTHORIZED),
-        6 => Answer::status(StatusCode::GONE),
-        7 => Answer::unapplied(fixed(
+        1 => Answer::status(StatusCode::UNAUTHORIZED),
+        2 => Answer::status(StatusCode::GONE),
+        3 => Answer::unapplied(fixed(
             StatusCode::FOUND,
             &[("location", "http://127.0.0.1:1/")],
             "",
         )),
-        8..11 => Answer::applied_but(fixed(ok, &[], "{}")),
-        11..14 => Answer::applied_but(fixed(ok, &[], "<html>Welcome</html>")),
-        14..17 => Answer::unapplied(fixed(
+        4..7 => Answer::applied_but(fixed(ok, &[], "{}")),
+        7..10 => Answer::applied_but(fixed(ok, &[], "<html>Welcome</html>")),
+        10..13 => Answer::unapplied(fixed(
             ok,
             &[],
             r#"{"rows":[{"id":"globex~foreign","token":"globex~1"}]}"#,
         )),
-        17..20 => Answer::applied_but(Reply::Silence),
-        20..22 => Answer::unapplied(Reply::HeadOnly),
-        22..24 => Answer::applied_but(Reply::Raw(b"HTTP/1.1 200\r\n\r\n\0\0\r\nHTTP/0.9".to_vec())),
-        24..26 => Answer::applied_but(fixed(ok, &[("content-encoding", "gzip")], "\u{1f}")),
-        26..28 => Answer::status(StatusCode::REQUEST_TIMEOUT),
+        13..16 => Answer::applied_but(Reply::Silence),
+        16..18 => Answer::unapplied(Reply::HeadOnly),
+        18..20 => Answer::applied_but(Reply::Raw(b"HTTP/1.1 200\r\n\r\n\0\0\r\nHTTP/0.9".to_vec())),
+        20..22 => Answer::applied_but(fixed(ok, &[("content-encoding", "gzip")], "\u{1f}")),
+        22..24 => Answer::status(StatusCode::REQUEST_TIMEOUT),
         _ => Answer::honest(),
     }
 }

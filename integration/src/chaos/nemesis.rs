@@ -1,7 +1,7 @@
-//! Does harm under a seed: one fault every few seconds, up to three at a time; and beside them owners
-//! that wake up too late ([`zombie`]).
+//! Does harm under a seed: one fault every few seconds, up to three at a time; and beside them what is
+//! too rare to be left to chance ([`custody`]).
 
-mod zombie;
+mod custody;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use super::world::{LEASE, NODES, World};
 use crate::app::Tenant;
 use crate::history::Position;
 
-pub(super) use self::zombie::Custody;
+pub(super) use self::custody::Custody;
 
 /// Faults at a time, at most.
 const AT_ONCE: usize = 3;
@@ -33,8 +33,10 @@ pub(super) async fn harm(world: &Arc<World>, length: Duration, seed: u64) {
     let mut keepers = JoinSet::new();
     keepers.spawn(operate(Arc::clone(world)));
     keepers.spawn(watch(Arc::clone(world)));
-    let zombies = zombie::haunt(world, end, StdRng::seed_from_u64(seed ^ (1 << 41)));
-    tokio::join!(break_all_kinds(world, end, seed), zombies);
+    tokio::join!(
+        break_all_kinds(world, end, seed),
+        custody::hold_commits(world, end, seed)
+    );
 }
 
 /// Does one thing after the other, whatever it is, and makes up for each.

@@ -3,21 +3,32 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use futures_util::future::{join_all, ready};
+use futures_util::{StreamExt, stream};
 use nix::sys::signal::Signal;
 use proto::v1;
 use sqlx::Executor;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::actors;
 use super::client::{Seen, is_definite};
 use super::gather;
 use super::nemesis::serve_again;
 use super::world::World;
+use crate::app::Tenant;
 use crate::history::{Aftermath, Answer, Event, Write};
 
-/// What is not at rest after so long is stuck. A source that failed is left alone for up to half a
-/// minute, since nobody probes it sooner.
+/// What is not at rest after so long is stuck.
 const PATIENCE: Duration = Duration::from_secs(90);
+
+/// So is that of which nothing more comes for so long, while no source is left alone.
+const STANDSTILL: Duration = Duration::from_secs(30);
+
+/// An answer is not waited for longer: another node is asked.
+const GIVE_UP: Duration = Duration::from_secs(2);
+
+/// Questions that are asked at once.
+const AT_ONCE: usize = 8;
 
 /// After this long no copy of a request is under way any more: endpoints take five seconds at most.
 const LATE_COPIES: Duration = Duration::from_secs(6);
@@ -28,7 +39,7 @@ const TOLERANCE_IS_OVER: &str = "
 UPDATE inbox SET due_at = least(due_at, now()), may_apply_until = now()";
 
 /// How long nothing may come of a commit before it is seen whether an earlier copy is in doubt.
-const IN_DOUBT: Duration = Duration::from_secs(15);
+const IN_DOUBT: Duration = Duration::from_secs(10);
 
 /// Lets everybody finish.
 pub(super) async fn calm(world: &World) {
@@ -57,9 +68,15 @@ async fn end_doubts(world: &World) {
     sleep(LATE_COPIES).await;
     let moved = world.pool.execute(TOLERANCE_IS_OVER).await;
     moved.expect("nothing is harmed any more");
-    for node in &mut nodes {
-        serve_again(node).await;
-    }
+    join_all(nodes.iter_mut().map(|it| serve_again(it))).await;
+}
+
+/// Whether a source that failed is left alone, and nothing can come of its commits.
+async fn is_left_alone(world: &World) -> bool {
+    sqlx::query_scalar("SELECT EXISTS (SELECT FROM data_sources WHERE backoff_until > now())")
+        .fetch_one(&world.pool)
+        .await
+        .expect("nothing is harmed any more")
 }
 
 /// Whether a commit waits, as it must, because an earlier copy of its request may still apply: a busy
@@ -71,40 +88,70 @@ async fn is_in_doubt(world: &World) -> bool {
         .expect("nothing is harmed any more")
 }
 
-/// Asks what became of every commit, as a client would, until everything has an answer; what is left
-/// then.
+/// Asks what became of every commit, as a client would, until everything has an answer and is told of,
+/// or nothing more comes; what is left then.
 pub(super) async fn resolve(
     world: &World,
     clients: &mut [Seen],
     outside: &[(usize, Vec<Event>)],
 ) -> Aftermath {
-    let until = Instant::now() + PATIENCE;
-    let mut look = Instant::now() + IN_DOUBT;
+    let told: usize = outside.iter().map(|(_, events)| events.len()).sum();
+    let mut open: Vec<Open<'_>> = Vec::new();
     for seen in clients {
         let doors = &world.organizations[seen.organization].doors;
-        for (number, write) in seen.writes.iter_mut().enumerate() {
-            while !ask(&doors[number % doors.len()], write).await && Instant::now() < until {
-                sleep(Duration::from_millis(100)).await;
-                if Instant::now() > look && is_in_doubt(world).await {
-                    end_doubts(world).await;
-                    look = Instant::now() + IN_DOUBT;
-                }
-            }
+        open.extend(seen.writes.iter_mut().map(|it| (&doors[..], it)));
+    }
+    let until = Instant::now() + PATIENCE;
+    let (mut moved, mut looked) = (Instant::now(), Instant::now());
+    let (mut round, mut before) = (0, None);
+    loop {
+        open = ask_all(open, round).await;
+        let left = left(world).await;
+        let settled = open.is_empty() && left.queued == 0 && left.waiting == 0;
+        let untold = if settled {
+            untold(world, told).await
+        } else {
+            usize::MAX
+        };
+        if untold == 0 || Instant::now() > until {
+            return left;
         }
-    }
-    let mut left = left(world).await;
-    let told: usize = outside.iter().map(|(_, events)| events.len()).sum();
-    while (left.queued > 0 || left.waiting > 0 || !is_told(world, told).await)
-        && Instant::now() < until
-    {
+        let now = Some((open.len(), left.queued, untold));
+        if now != before || is_left_alone(world).await {
+            (before, moved) = (now, Instant::now());
+        }
+        if moved.elapsed() > STANDSTILL {
+            return left;
+        }
+        if moved.max(looked).elapsed() > IN_DOUBT {
+            if is_in_doubt(world).await {
+                end_doubts(world).await;
+            }
+            looked = Instant::now();
+        }
         sleep(Duration::from_millis(100)).await;
-        left = self::left(world).await;
+        round += 1;
     }
-    left
+}
+
+/// A commit whose end is not known, and where it may be asked for.
+type Open<'a> = (&'a [Tenant], &'a mut Write);
+
+/// Asks once what became of each of these, each time at another node; those that are still open.
+async fn ask_all(open: Vec<Open<'_>>, round: usize) -> Vec<Open<'_>> {
+    let asked = stream::iter(open)
+        .enumerate()
+        .map(async |(number, (doors, write))| {
+            let door = &doors[(number + round) % doors.len()];
+            let answered = timeout(GIVE_UP, ask(door, write)).await;
+            (!answered.unwrap_or(false)).then_some((doors, write))
+        });
+    let open = asked.buffer_unordered(AT_ONCE).filter_map(ready);
+    open.collect().await
 }
 
 /// Whether the answer is final.
-async fn ask(door: &crate::app::Tenant, write: &mut Write) -> bool {
+async fn ask(door: &Tenant, write: &mut Write) -> bool {
     if write.refused.is_some() {
         return true;
     }
@@ -134,24 +181,22 @@ async fn ask(door: &crate::app::Tenant, write: &mut Write) -> bool {
     }
 }
 
-/// Whether the logs have so many changes made outside, and end on what the endpoints hold: rows that
-/// were changed from both sides are read again.
-async fn is_told(world: &World, count: usize) -> bool {
-    let mut taken_in = 0;
+/// How many of so many changes made outside the logs do not have, and on how many rows they do not end
+/// as the endpoints hold them: rows that were changed from both sides are read again.
+async fn untold(world: &World, count: usize) -> usize {
+    let (mut taken_in, mut differ) = (0, 0);
     for organization in &world.organizations {
         let log = gather::whole_log(world, organization).await;
         let log = log.expect("nothing is harmed any more");
         taken_in += log.iter().filter(|it| !it.event.is_empty()).count();
         let ends: BTreeMap<_, _> = log.iter().map(|it| (&it.row, &it.value)).collect();
         let held = gather::held(organization);
-        if held
-            .iter()
-            .any(|(row, value)| ends.get(row) != Some(&value))
-        {
-            return false;
-        }
+        let held = held.iter();
+        differ += held
+            .filter(|(row, value)| ends.get(row) != Some(value))
+            .count();
     }
-    taken_in >= count
+    count.saturating_sub(taken_in) + differ
 }
 
 async fn left(world: &World) -> Aftermath {

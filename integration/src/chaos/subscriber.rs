@@ -21,6 +21,9 @@ use crate::history::{Position, Reader, Row};
 /// How many subscribers each organization has.
 const SUBSCRIBERS: [u64; 2] = [6, 2];
 
+/// One that sees nothing more for so long, once it was told where the logs end, never gets there.
+const STANDSTILL: Duration = Duration::from_secs(20);
+
 /// Subscribers that follow until they are told where the logs end.
 #[derive(Debug)]
 pub(super) struct Subscribers {
@@ -84,26 +87,28 @@ pub(super) async fn finish(world: &World, subscribers: Subscribers) -> Vec<(usiz
 
 impl Subscriber {
     async fn run(mut self, mut ends: watch::Receiver<Option<Vec<i64>>>) -> (usize, Reader) {
-        let patience = async {
-            loop {
-                let end = ends
-                    .borrow_and_update()
-                    .as_ref()
-                    .map(|it| it[self.organization]);
-                if end.is_some_and(|end| self.reached >= end) {
-                    break;
-                }
-                let stay = Duration::from_millis(self.random.random_range(1_000..5_000));
-                tokio::select! {
-                    () = self.follow(Instant::now() + stay, end) => {}
-                    _ = ends.changed() => {}
-                }
-                let pause = self.random.random_range(0..200);
-                sleep(Duration::from_millis(pause)).await;
+        let mut moved = Instant::now();
+        loop {
+            let end = ends
+                .borrow_and_update()
+                .as_ref()
+                .map(|it| it[self.organization]);
+            // One that never gets there has not seen everything, which is judged.
+            if end.is_some_and(|end| self.reached >= end || moved.elapsed() > STANDSTILL) {
+                break;
             }
-        };
-        // One that never gets there has not seen everything, which is judged.
-        drop(timeout(Duration::from_mins(10), patience).await);
+            let before = self.reached;
+            let stay = Duration::from_millis(self.random.random_range(1_000..5_000));
+            tokio::select! {
+                () = self.follow(Instant::now() + stay, end) => {}
+                _ = ends.changed() => {}
+            }
+            if end.is_none() || self.reached != before {
+                moved = Instant::now();
+            }
+            let pause = self.random.random_range(0..200);
+            sleep(Duration::from_millis(pause)).await;
+        }
         (self.organization, self.reader)
     }
 
