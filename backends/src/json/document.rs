@@ -29,9 +29,8 @@ impl Document {
         self.0.text.get_or_init(|| super::canonical(&self.0.value))
     }
 
-    /// The bytes of its text. They keep the object alive, and are not copied.
+    /// The bytes of its text, not copied: the object stays as long as they do.
     pub fn bytes(&self) -> Bytes {
-        self.text();
         Bytes::from_owner(self.clone())
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
-use backends::json::{Document, MAX_BYTES, MAX_FIELDS, extent};
+use backends::json::{MAX_BYTES, MAX_FIELDS, extent};
 use jsonschema::Validator;
 use serde_json::{Map, Value};
 
@@ -97,22 +97,23 @@ impl Model {
         self.check_field_values(&Value::Object(fields.clone()))
     }
 
-    /// Checks a row that a Data Source holds, whoever tells: its answer, its feed, a load, an operator.
+    /// Checks a row, an object, that a Data Source holds, whoever tells: its answer, its feed, a load, an operator.
     /// A declared field that is not null has a type that its
     /// own schema takes. The rest is the customer's: rows that are older than a rule, columns that
     /// the model does not declare, columns without a value.
     ///
     /// # Errors
     /// The first field of a wrong type.
-    pub fn check_held(&self, row: &Document) -> Result<(), FieldFault> {
-        // Most rows keep all rules of their fields: one look tells so.
-        if self.check_field_values(row.value()).is_ok() {
+    pub fn check_held(&self, row: &Value) -> Result<(), FieldFault> {
+        // Of a row that keeps all rules of its fields one look tells so.
+        if self.check_field_values(row).is_ok() {
             return Ok(());
         }
         let judged = |(field, value): &(&String, &Value)| {
             *field != "id" && !value.is_null() && self.declares(field)
         };
-        for (field, value) in row.iter().filter(judged) {
+        let fields = row.as_object().into_iter().flatten();
+        for (field, value) in fields.filter(judged) {
             let alone = Value::Object(Map::from_iter([(field.clone(), value.clone())]));
             match self.check_field_values(&alone) {
                 Err(fault) if fault.reason == "field_type" => return Err(fault),

@@ -342,7 +342,7 @@ pub(super) fn applied() -> Outcome {
         kind: OperationKind::Create,
         model: "airports".to_owned(),
         id: "1".to_owned(),
-        row: json!({"id": "1", "n": 1}).try_into().ok(),
+        row: Some(json!({"id": "1", "n": 1}).try_into().unwrap()),
         transaction_id: None,
     }])
 }
@@ -725,7 +725,7 @@ fn a_command_weighs_what_it_carries() {
         kind: OperationKind::Update,
         model: "airports".to_owned(),
         id: "1".to_owned(),
-        row: json!({"text": "x".repeat(ROW)}).try_into().ok(),
+        row: Some(json!({"text": "x".repeat(ROW)}).try_into().unwrap()),
         transaction_id: None,
     };
     let answer = settle_of(&started, Outcome::Applied(vec![change; 2]), false);

@@ -450,7 +450,7 @@ fn change_of(row: u8, n: usize) -> Change {
         kind: OperationKind::Update,
         model: "airports".to_owned(),
         id: row.to_string(),
-        row: json!({"id": row.to_string(), "n": n}).try_into().ok(),
+        row: Some(json!({"id": row.to_string(), "n": n}).try_into().unwrap()),
         transaction_id: None,
     }
 }

@@ -1,4 +1,4 @@
-//! The next batch, read and decided while the append of the one before it is in flight.
+//! The next batch, read, decided and put into its statement while the append of the one before it is in flight.
 //!
 //! That append is taken to come about: what it writes is laid over what the read shows, unless that
 //! shows it already. If it does not come about, what rests on it is dropped, and the batch is dealt

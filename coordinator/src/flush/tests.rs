@@ -316,7 +316,7 @@ fn outcome_of(number: i64) -> Outcome {
         operation: Some(0),
         kind: OperationKind::Create,
         model: "airports".to_owned(),
-        row: json!({"id": id}).try_into().ok(),
+        row: Some(json!({"id": id}).try_into().unwrap()),
         id,
         transaction_id: None,
     }])

@@ -5,7 +5,7 @@ use std::time::Duration;
 use backends::data_source::classify::{Outcome, commit_outcome};
 use backends::data_source::exchange::Exchange;
 use backends::data_source::wire;
-use backends::json::{self, Document};
+use backends::json;
 use backends::operation::{Change, Operation, OperationKind};
 use bytes::Bytes;
 use serde_json::{Value, json};
@@ -212,16 +212,16 @@ fn row(
         return Ok(Value::Null);
     }
     let row = json::parse_object(bytes).map_err(|error| mismatched(&field, error.to_string()))?;
+    let row = Value::Object(row);
     if operation.kind == OperationKind::Delete {
-        return Ok(Value::Object(row));
+        return Ok(row);
     }
-    let row = Document::from(row);
     if let Some(model) = schema.model(&operation.model) {
         model
             .check_held(&row)
             .map_err(|fault| mismatched(format!("{field}.{}", fault.field), fault.rule))?;
     }
-    Ok(row.value().clone())
+    Ok(row)
 }
 
 fn mismatched(field: impl Into<String>, rule: impl Into<String>) -> Refusal {

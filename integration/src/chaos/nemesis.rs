@@ -22,7 +22,7 @@ use super::world::{LEASE, NODES, World};
 use crate::app::Tenant;
 use crate::history::Position;
 
-pub(super) use self::custody::Custody;
+pub(super) use self::custody::{Custody, brings_about};
 
 /// Faults at a time, at most.
 const AT_ONCE: usize = 3;

@@ -5,6 +5,7 @@ use std::fmt::{self, Write};
 use std::fs;
 use std::path::Path;
 
+use super::nemesis::brings_about;
 use super::world::World;
 use crate::history::{self, Fault, History, Rule};
 
@@ -54,9 +55,10 @@ impl Report {
         self.histories.iter().map(|it| it.writes.len()).sum()
     }
 
-    /// How many faults there were.
+    /// How many faults the dice brought, besides those that schedules bring about.
     pub fn harm(&self) -> usize {
-        self.harm.len()
+        let diced = self.harm.iter().filter(|(_, kind)| !brings_about(kind));
+        diced.count()
     }
 
     /// The histories as JSON, and a chart.

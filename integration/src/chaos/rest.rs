@@ -99,7 +99,8 @@ pub(super) async fn resolve(
     let mut open: Vec<Open<'_>> = Vec::new();
     for seen in clients {
         let doors = &world.organizations[seen.organization].doors;
-        open.extend(seen.writes.iter_mut().map(|it| (&doors[..], it)));
+        let writes = seen.writes.iter_mut().enumerate();
+        open.extend(writes.map(|(number, it)| (number, &doors[..], it)));
     }
     let until = Instant::now() + PATIENCE;
     let (mut moved, mut looked) = (Instant::now(), Instant::now());
@@ -117,15 +118,19 @@ pub(super) async fn resolve(
             return left;
         }
         let now = Some((open.len(), left.queued, untold));
-        if now != before || is_left_alone(world).await {
-            (before, moved) = (now, Instant::now());
+        if now != before {
+            before = now;
+            (moved, looked) = (Instant::now(), Instant::now());
+        } else if is_left_alone(world).await {
+            moved = Instant::now();
         }
         if moved.elapsed() > STANDSTILL {
             return left;
         }
-        if moved.max(looked).elapsed() > IN_DOUBT {
+        if looked.elapsed() > IN_DOUBT {
             if is_in_doubt(world).await {
                 end_doubts(world).await;
+                moved = Instant::now();
             }
             looked = Instant::now();
         }
@@ -134,18 +139,16 @@ pub(super) async fn resolve(
     }
 }
 
-/// A commit whose end is not known, and where it may be asked for.
-type Open<'a> = (&'a [Tenant], &'a mut Write);
+/// A commit whose end is not known, by number, and where it may be asked for.
+type Open<'a> = (usize, &'a [Tenant], &'a mut Write);
 
 /// Asks once what became of each of these, each time at another node; those that are still open.
 async fn ask_all(open: Vec<Open<'_>>, round: usize) -> Vec<Open<'_>> {
-    let asked = stream::iter(open)
-        .enumerate()
-        .map(async |(number, (doors, write))| {
-            let door = &doors[(number + round) % doors.len()];
-            let answered = timeout(GIVE_UP, ask(door, write)).await;
-            (!answered.unwrap_or(false)).then_some((doors, write))
-        });
+    let asked = stream::iter(open).map(async |(number, doors, write)| {
+        let door = &doors[(number + round) % doors.len()];
+        let answered = timeout(GIVE_UP, ask(door, write)).await;
+        (!answered.unwrap_or(false)).then_some((number, doors, write))
+    });
     let open = asked.buffer_unordered(AT_ONCE).filter_map(ready);
     open.collect().await
 }

@@ -86,7 +86,7 @@ pub(super) struct Sink {
     pub(super) model: &'static str,
     pub(super) endpoint: Endpoint,
     pub(super) proxy: Proxy,
-    /// Of what the endpoint answers.
+    /// What the nemesis holds there.
     pub(super) custody: Custody,
 }
 

@@ -120,7 +120,7 @@ fn fields_are_checked_one_by_one_without_the_others() {
 fn a_row_that_a_source_holds_has_the_declared_types_and_is_free_otherwise() {
     let schema = compiled(REPORT);
     let model = schema.model("reports").unwrap();
-    let of_held = |text| verdict(model.check_held(&row(text).into()));
+    let of_held = |text| verdict(model.check_held(&Value::Object(row(text))));
     for held in [
         r#"{"id": 7}"#,
         r#"{"id": "r1", "date": null, "count": null, "column": [1]}"#,

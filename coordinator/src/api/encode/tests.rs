@@ -26,7 +26,7 @@ fn confirmed(id: CommitId, rows: &[Value]) -> Receipt {
             kind: OperationKind::Create,
             model: "reports".into(),
             id: "r".into(),
-            row: row.clone().try_into().ok(),
+            row: Some(row.clone().try_into().unwrap()),
             transaction_id: None,
         };
         Delta {

@@ -9,7 +9,7 @@ pub(super) fn misfit(changes: &[Change], schema: Option<&Schema>) -> Option<Stri
     let schema = schema?;
     changes.iter().find_map(|change| {
         let row = change.row.as_ref()?;
-        let fault = schema.model(&change.model)?.check_held(row).err()?;
+        let fault = schema.model(&change.model)?.check_held(row.value()).err()?;
         let place = change
             .operation
             .map_or_else(|| change.model.clone(), |at| format!("operation {at}"));

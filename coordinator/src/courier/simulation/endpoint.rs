@@ -172,7 +172,7 @@ fn changes(rows: u8) -> Vec<Change> {
         kind: OperationKind::Update,
         model: "airports".to_owned(),
         id: row.to_string(),
-        row: json!({"id": row.to_string(), "n": 1}).try_into().ok(),
+        row: Some(json!({"id": row.to_string(), "n": 1}).try_into().unwrap()),
         transaction_id: None,
     });
     changes.collect()

@@ -340,8 +340,8 @@ fn a_commit_is_resolved_as_applied_whatever_its_source_does() {
     assert_eq!((entry.state, entry.dead), (CommitState::Confirmed, false));
     assert_eq!(entry.sync_ids, Some((11, 11)));
     let delta = &desk.last.deltas[0];
-    let row = json!({"id": "1", "n": 1}).try_into().ok();
-    assert_eq!(delta.delta.change.row, row);
+    let row = json!({"id": "1", "n": 1}).try_into().unwrap();
+    assert_eq!(delta.delta.change.row, Some(row));
     assert_eq!(delta.participant.as_ref().unwrap().id, "ann");
     assert_eq!(desk.last.inbox_done, BTreeSet::from([at(dead)]));
     assert_eq!((desk.source().pending, desk.source().dead), (0, 0));

@@ -9,7 +9,7 @@ fn change(id: &str, n: i64) -> Change {
         kind: OperationKind::Update,
         model: "airports".to_owned(),
         id: id.to_owned(),
-        row: json!({"id": id, "n": n}).try_into().ok(),
+        row: Some(json!({"id": id, "n": n}).try_into().unwrap()),
         transaction_id: None,
     }
 }

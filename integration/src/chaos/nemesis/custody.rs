@@ -43,6 +43,11 @@ pub(super) async fn hold_commits(world: &World, end: Instant, seed: u64) {
     );
 }
 
+/// Whether a fault is one that these schedules bring about.
+pub(in crate::chaos) fn brings_about(fault: &str) -> bool {
+    [zombie::MISSED, zombie::DONE, late::MISSED, late::DONE].contains(&fault)
+}
+
 /// What is held of a commit.
 #[derive(Clone, Copy, Debug)]
 enum Part {

@@ -11,6 +11,10 @@ use super::{COMES_WITHIN, FINDS_OUT_WITHIN, Part, SENT_AGAIN_WITHIN, pause};
 use crate::app::TestNode;
 use crate::chaos::world::{Organization, Sink, World};
 
+/// What the report calls it, and what it does when the request did not come again.
+pub(super) const DONE: &str = "owner woken late";
+pub(super) const MISSED: &str = "owner frozen";
+
 /// Wakes owners of these sources too late, one after the other.
 pub(super) async fn haunt(
     world: &World,
@@ -33,10 +37,10 @@ async fn wake_late(world: &World, organization: &Organization, sink: &Sink) {
     let Some(owner) = owner(world, organization.name, sink.model).await else {
         return;
     };
-    world.fault("owner frozen");
     owner.signal(Signal::SIGSTOP);
     // Whatever else is broken may keep it from coming.
-    hold.came(2, SENT_AGAIN_WITHIN).await;
+    let late = hold.came(2, SENT_AGAIN_WITHIN).await;
+    world.fault(if late { DONE } else { MISSED });
     owner.signal(Signal::SIGCONT);
     sleep(FINDS_OUT_WITHIN).await;
 }
