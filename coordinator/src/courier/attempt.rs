@@ -21,6 +21,7 @@ use uuid::Uuid;
 use self::verdict::Case;
 use super::Tools;
 use super::desk::Seat;
+use super::slots::Slot;
 use crate::admit::{Backing, Schema};
 use crate::broken::{self, Control, crash_point};
 use crate::decide::{
@@ -105,11 +106,16 @@ impl Attempt {
             }
         };
         crash_point!("attempt.started");
+        let may_leave = self.turn(started.timeout).await;
         let span = self.span(&started);
         // The recorded deadline counts from some moment after we asked: no byte leaves after it, even
-        // if this process was frozen in between. Nor does one that could not be signed.
+        // if this process was frozen in between. Nor does one that could not be signed, or that stood
+        // by for too long.
         let left = started.timeout.saturating_sub(asked.elapsed());
-        let left = equipment.as_ref().map_or(Duration::ZERO, |_| left);
+        let left = equipment
+            .as_ref()
+            .filter(|_| may_leave)
+            .map_or(Duration::ZERO, |_| left);
         let equipment = equipment.unwrap_or_default();
         self.deliver(&started, &equipment, left)
             .instrument(span)
@@ -166,6 +172,16 @@ impl Attempt {
         })
     }
 
+    /// Waits for a slot, if the attempt stands by for one; `false` if it is not to leave.
+    async fn turn(&mut self, time: Duration) -> bool {
+        let seat = self.seat.as_mut();
+        match seat.and_then(|seat| seat.slot.as_mut()) {
+            // Its time is the request's.
+            Some(slot) => slot.turn(time / 20).await,
+            None => true,
+        }
+    }
+
     /// An attempt's span: the first belongs to the trace of the call that brought the commit; later
     /// ones, which may run hours after it, are roots of their own, linked to it.
     fn span(&self, started: &Started) -> Span {
@@ -201,7 +217,8 @@ impl Attempt {
         ) {
             // The endpoint has room for the next, also before this one is recorded. After a failure
             // that is for the record to say.
-            self.seat.iter_mut().for_each(|seat| seat.slot = None);
+            let slot = self.seat.as_mut().and_then(|seat| seat.slot.take());
+            slot.into_iter().for_each(Slot::answered);
         }
         let settle = Settle {
             never_left: left.is_zero(),
@@ -314,7 +331,7 @@ impl Attempt {
 
     async fn send(&self, case: &Case<'_>, left: Duration) -> Exchange {
         if left.is_zero() {
-            let message = "the time for this attempt was over before it could be sent";
+            let message = "it was not sent: its time was over, no request made room for it, or the source was to be left alone";
             return Exchange::failed(FailureClass::TimeoutConnect, message);
         }
         let (started, keys) = (case.started, &case.equipment.keys);

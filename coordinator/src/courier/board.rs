@@ -94,6 +94,16 @@ impl Board {
         self.clock.now()
     }
 
+    /// Whether attempts may be recorded that have to wait for others' answers: not where a request that
+    /// comes later than it was recorded is one too many.
+    pub(super) fn lets_stand_by(&self) -> bool {
+        let standing = &self.standing;
+        standing.state == SourceState::Enabled
+            && standing.opens().is_some_and(|opens| opens <= self.now())
+            && !self.pace.is_limited()
+            && !self.fenced
+    }
+
     /// Moves on after an attempt, or after a commit's time was said to be over.
     pub(super) fn take(&mut self, sequence: i64, end: End) {
         match end {

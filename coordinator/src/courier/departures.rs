@@ -243,7 +243,7 @@ impl Desk {
     /// A seat for a commit on these rows, if the source's limits and the node's allow one.
     fn seat(self: &Arc<Self>, board: &mut Board, lanes: Vec<i64>) -> Option<Seat> {
         let paced = board.pace.wait(Instant::now()).is_zero();
-        if self.slots.taken() >= board.standing.allowed() || !paced {
+        if self.slots.begun() >= board.standing.allowed() || !paced {
             return None;
         }
         let share = self.tools.attempts.take_now(&self.organization)?;

@@ -88,6 +88,7 @@ impl Desk {
         }
         let now = board.now();
         board.release(now);
+        self.admit(&board);
         self.expire_what_is_over(&mut board);
         self.start_what_may(&mut board, turn);
         Some(self.next(&board, turn))
@@ -113,7 +114,12 @@ impl Desk {
             let Some(sequence) = sequence else {
                 break;
             };
-            if self.start(board, sequence, share) {
+            let limit = if asked {
+                board.standing.cap
+            } else {
+                board.standing.allowed()
+            };
+            if self.start(board, sequence, (share, limit)) {
                 board.pace.spend(Instant::now());
             } else {
                 kept.push(sequence);
@@ -130,7 +136,7 @@ impl Desk {
 
     /// Whether a commit is due, and nothing but a share of the node's requests is in its way.
     fn may_start(&self, board: &Board, now: OffsetDateTime) -> bool {
-        self.slots.taken() < board.standing.allowed()
+        self.has_room(board)
             && board.standing.opens().is_some_and(|opens| opens <= now)
             && board.window.is_due(now)
             && board.pace.wait(Instant::now()).is_zero()
@@ -143,17 +149,38 @@ impl Desk {
             && board.pace.wait(Instant::now()).is_zero()
     }
 
+    /// Whether there is a slot, or a place to stand by for one.
+    fn has_room(&self, board: &Board) -> bool {
+        self.slots.begun() < board.standing.allowed() + self.slots.places()
+    }
+
     fn has_room_for_asked(&self, board: &Board) -> bool {
-        board.standing.opens().is_some() && self.slots.taken() < board.standing.cap
+        board.standing.opens().is_some()
+            && self.slots.begun() < board.standing.cap + self.slots.places()
+    }
+
+    /// Says who of those that stand by may leave.
+    fn admit(&self, board: &Board) {
+        let standing = &board.standing;
+        self.slots.allow(standing.allowed(), board.lets_stand_by());
     }
 
     /// Makes an attempt; `false` while an event of one of the commit's rows is taken in.
-    fn start(self: &Arc<Self>, board: &Board, sequence: i64, share: Share) -> bool {
+    fn start(
+        self: &Arc<Self>,
+        board: &Board,
+        sequence: i64,
+        (share, limit): (Share, usize),
+    ) -> bool {
         let lanes = board.window.lanes(sequence).to_vec();
         let Some(flying) = Flight::depart(&self.flight, sequence, lanes) else {
             return false;
         };
-        let slot = Slots::take(&self.slots, share);
+        let slot = if self.slots.begun() < limit {
+            Slots::take(&self.slots, share)
+        } else {
+            Slots::stand_by(&self.slots, share)
+        };
         let seat = Seat {
             flying,
             slot: Some(slot),
@@ -203,7 +230,7 @@ impl Desk {
     fn next(&self, board: &Board, turn: &Turn) -> Instant {
         let now = board.now();
         // What waits for a slot or a share is not waited for here: either says when it comes free.
-        let free = self.slots.taken() < board.standing.allowed() && !turn.waits();
+        let free = self.has_room(board) && !turn.waits();
         let due = board.next_due().filter(|due| free || *due > now);
         let free = self.has_room_for_asked(board) && !turn.waits();
         let asked = board.window.next_asked();
@@ -228,6 +255,7 @@ impl Desk {
         let mut board = self.lock();
         let before = board.next();
         board.take(sequence, end);
+        self.admit(&board);
         // Most commits that are finished leave nothing to do, now or earlier than was known.
         let next = board.next();
         let sooner = next.is_some_and(|next| before.is_none_or(|before| next < before));
@@ -245,7 +273,7 @@ impl Desk {
 pub(super) struct Seat {
     /// Its rows, until it is settled.
     pub(super) flying: Flying,
-    /// Its place among the source's requests, until it has its answer.
+    /// Its place among the source's requests, or among those that stand by, until it has its answer.
     pub(super) slot: Option<Slot>,
     /// The courier does not end without it.
     pub(super) _token: TaskTrackerToken,

@@ -33,9 +33,14 @@ impl Pace {
         self.tolerance = self.interval * (per_second / 10).saturating_sub(1);
     }
 
+    /// Whether there is a limit.
+    pub(super) fn is_limited(&self) -> bool {
+        !self.interval.is_zero()
+    }
+
     /// How long the next request must wait.
     pub(super) fn wait(&self, now: Instant) -> Duration {
-        if self.interval.is_zero() {
+        if !self.is_limited() {
             return Duration::ZERO;
         }
         let ahead = self.full_at.saturating_duration_since(now);

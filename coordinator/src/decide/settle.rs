@@ -61,7 +61,7 @@ pub struct Settle {
     pub unclear: Vec<RowKey>,
     /// What loads of its rows showed, if any were made.
     pub read_back: Option<Box<ReadBack>>,
-    /// The node was too slow to send it at all: nobody is at fault but us, and nothing is spent.
+    /// The node did not send it at all: nobody is at fault but us, and nothing is spent.
     pub never_left: bool,
     /// 0 to 1: where in its range a retry falls.
     pub jitter: f64,
@@ -448,6 +448,8 @@ impl Closing<'_> {
             .entry((settle.source.clone(), RequestKind::Commit));
         match &error {
             None => note.or_default().success_at = Some(now),
+            // No request was made.
+            Some(_) if settle.never_left => {}
             Some(AttemptError { class, message }) => {
                 let error = RequestError {
                     at: now,
@@ -456,9 +458,7 @@ impl Closing<'_> {
                     http_status: http_status.unwrap_or(0),
                 };
                 self.entry.last_error = Some(error.clone());
-                if !settle.never_left {
-                    self.entry.first_failed_at.get_or_insert(now);
-                }
+                self.entry.first_failed_at.get_or_insert(now);
                 note.or_default().error = Some(error);
             }
         }

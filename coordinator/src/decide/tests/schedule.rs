@@ -93,3 +93,20 @@ proptest! {
         prop_assert!(false, "it never ends");
     }
 }
+
+#[test]
+fn an_attempt_that_never_left_says_nothing_of_its_source() {
+    let mut state = with_source();
+    let attempt = in_flight(&mut state);
+    let failed = settle_as(&attempt, Failure::Answered(None));
+    let (_, append) = run(&mut state, failed);
+    assert_eq!(append.requests.len(), 1);
+    let said = state.inbox[&("crm".to_owned(), 1)].last_error.clone();
+    assert!(said.is_some());
+    state.now += Duration::from_mins(1);
+    let attempt = started(&mut state);
+    let (_, append) = run(&mut state, settle_as(&attempt, Failure::NeverLeft));
+    assert!(append.requests.is_empty());
+    assert_eq!(append.attempts_closed.len(), 1);
+    assert_eq!(state.inbox[&("crm".to_owned(), 1)].last_error, said);
+}
