@@ -138,7 +138,8 @@ async fn open(database: &Database) -> Result<Store, Failure> {
         database.options.clone(),
         database.ledger_connections,
         database.read_connections,
-    );
+    )
+    .sharing(database.organizations_per_statement);
     migrate::check(&store.reads)
         .await
         .map_err(Failure::from_schema)?;

@@ -54,6 +54,8 @@ pub struct Database {
     pub ledger_connections: u32,
     /// Connections for lists, status and administration.
     pub read_connections: u32,
+    /// Organizations whose commits may share a statement.
+    pub organizations_per_statement: usize,
 }
 
 /// Where the process serves.

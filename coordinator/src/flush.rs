@@ -10,6 +10,7 @@ mod ahead;
 mod flusher;
 mod memory;
 mod pace;
+mod several;
 #[cfg(test)]
 mod tests;
 
@@ -36,6 +37,7 @@ use crate::telemetry::metrics::Metrics;
 use crate::wake::Wake;
 
 use self::flusher::Flusher;
+use self::several::Sharing;
 
 /// Commands in one batch at most.
 const BATCH: usize = 512;
@@ -59,6 +61,8 @@ struct Shared {
     tasks: TaskTracker,
     /// Where commits depart from.
     desks: Desks,
+    /// Statements that serve several organizations.
+    sharing: Sharing,
     /// An organization is here while its flusher runs; the commands that wait for it.
     waiting: Mutex<HashMap<OrganizationId, Queue>>,
 }
@@ -76,11 +80,14 @@ struct Submitted {
     command: Command,
     /// See [`Command::weight`].
     weight: usize,
-    reply: oneshot::Sender<Result<Reply, Error>>,
+    reply: Answer,
 }
 
+/// Where a command's reply goes.
+type Answer = oneshot::Sender<Result<Reply, Error>>;
+
 impl Submitted {
-    fn new(command: Command, reply: oneshot::Sender<Result<Reply, Error>>) -> Self {
+    fn new(command: Command, reply: Answer) -> Self {
         let weight = command.weight();
         Self {
             command,
@@ -108,6 +115,7 @@ impl Flushers {
                 metrics,
                 tasks,
                 desks: Desks::default(),
+                sharing: Sharing::default(),
                 waiting,
             }),
         }
@@ -165,7 +173,7 @@ impl Flushers {
 }
 
 impl Shared {
-    async fn run(&self, organization: OrganizationId) {
+    async fn run(self: &Arc<Self>, organization: OrganizationId) {
         let mut flusher = Flusher::new(self, organization);
         while let Some((batch, decided)) = flusher.next() {
             // A panic costs its batch the answers, and nobody else anything.
@@ -195,7 +203,7 @@ impl Shared {
 
     /// Decides one command on the caller's future: reads in a transaction, appends without one.
     async fn decide_here(
-        &self,
+        self: &Arc<Self>,
         organization: &OrganizationId,
         command: Command,
     ) -> Result<Reply, Error> {
@@ -248,16 +256,21 @@ impl Shared {
     }
 }
 
-/// Takes what fits in a batch, and is among the first so many.
+/// Takes what fits in a batch, and is among the first so many; one at least.
 fn first(queue: &mut Vec<Submitted>, among: usize) -> Vec<Submitted> {
-    let mut weight = 0;
-    let fit = queue.iter().take(BATCH.min(among)).take_while(|one| {
+    let count = fitting(&queue[..among], (0, 0)).max(1);
+    let rest = queue.split_off(count);
+    std::mem::replace(queue, rest)
+}
+
+/// How many of these fit in a batch that has so many commands, of this weight.
+fn fitting(queue: &[Submitted], (commands, mut weight): (usize, usize)) -> usize {
+    let room = queue.iter().take(BATCH.saturating_sub(commands));
+    let fit = room.take_while(|one| {
         weight += one.weight;
         weight <= BATCH_WEIGHT
     });
-    let count = fit.count().max(1);
-    let rest = queue.split_off(count);
-    std::mem::replace(queue, rest)
+    fit.count()
 }
 
 fn touched(commands: &[Command]) -> Touched {

@@ -2,9 +2,9 @@
 //! which shows in `pg_stat_activity`.
 //!
 //! Statements hold no lock across a round trip (but for `round.rs`), and none joins two
-//! organizations. All work
-//! runs in spawned tasks that request futures only await: a dropped call cannot leave a connection
-//! in the middle of a transaction.
+//! organizations; two serve several at once, with a verdict for each. All work runs in spawned tasks
+//! that request futures only await: a dropped call cannot leave a connection in the middle of a
+//! transaction.
 
 pub mod actions;
 pub mod active_schema;
@@ -57,6 +57,8 @@ pub struct Store {
     pub(crate) log: PgPool,
     /// What nodes tell each other.
     pub(crate) signals: PgPool,
+    /// Organizations that one statement may serve.
+    pub(crate) organizations_per_statement: usize,
 }
 
 impl Store {
@@ -105,7 +107,17 @@ impl Store {
             leases: pool(reads_options.clone(), 2),
             log: pool(log_options, LOG_CONNECTIONS),
             signals: pool(signals_options, 1),
+            organizations_per_statement: 1,
             reads: pool(reads_options, reads),
+        }
+    }
+
+    /// The same, with so many organizations to a statement at most. Without it no statement serves two.
+    #[must_use]
+    pub fn sharing(self, organizations_per_statement: usize) -> Self {
+        Self {
+            organizations_per_statement,
+            ..self
         }
     }
 

@@ -37,10 +37,16 @@ pub(super) fn database(reading: &mut Reading, settings: &Settings) -> Option<Dat
         1..=1_000,
     );
     let reads = reading.number("read-connections", &settings.read_connections, 1..=1_000);
+    let shared = reading.number(
+        "organizations-per-statement",
+        &settings.organizations_per_statement,
+        1..=256,
+    );
     Some(Database {
         options: options?,
         ledger_connections: ledger?.into(),
         read_connections: reads?.into(),
+        organizations_per_statement: shared?.into(),
     })
 }
 

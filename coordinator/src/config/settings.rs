@@ -71,6 +71,15 @@ pub struct Settings {
     )]
     pub read_connections: String,
 
+    /// Organizations whose commits may share a database statement when many write at once; 1 if the database is sharded by organization.
+    #[arg(
+        long,
+        env = "COORDINATOR_ORGANIZATIONS_PER_STATEMENT",
+        default_value = "64",
+        value_name = "N"
+    )]
+    pub organizations_per_statement: String,
+
     /// The longest that a call may wait for its commit to be confirmed.
     #[arg(
         long,

@@ -1,17 +1,19 @@
 //! The flusher of one organization: batch after batch, read, decided and appended.
 
-use tokio::sync::oneshot;
+use std::sync::Arc;
+
 use tokio::time::Instant;
 
 use super::ahead::{Ahead, Next};
 use super::memory::Memory;
-use super::{Shared, Submitted, pace, touched};
+use super::several::may_share;
+use super::{Answer, Shared, Submitted, fitting, pace, touched};
 use crate::broken::{self, Control, crash_point};
 use crate::courier::departures::Departures;
 use crate::decide::{self, Append, Command, Reply, State, Touched};
 use crate::domain::OrganizationId;
 use crate::store::Error;
-use crate::store::append::Statement;
+use crate::store::append::{Batch, Statement};
 use crate::store::round::Round;
 
 /// Lost races on a hot head after which the batch takes the head's lock first.
@@ -38,7 +40,7 @@ impl Decided {
     ) -> Result<Self, Error> {
         let (replies, append) = decide::decide(organization, &mut state, commands);
         let writes = !append.is_empty();
-        let statement = writes.then(|| Statement::new(organization, &state, &append));
+        let statement = writes.then(|| Statement::new(Batch::new(organization, &state, &append)));
         Ok(Self {
             statement: statement.transpose()?,
             round,
@@ -51,23 +53,26 @@ impl Decided {
 }
 
 pub(super) struct Flusher<'a> {
-    shared: &'a Shared,
+    shared: &'a Arc<Shared>,
     pub(super) organization: OrganizationId,
     memory: Memory,
     /// A connection that the last batch left.
     spare: Option<Round>,
     /// The next batch, as far as it was dealt with while the last one was appended.
     ahead: Option<Ahead>,
+    /// A statement that it shared with others went wrong: it shares no more.
+    alone: bool,
 }
 
 impl<'a> Flusher<'a> {
-    pub(super) fn new(shared: &'a Shared, organization: OrganizationId) -> Self {
+    pub(super) fn new(shared: &'a Arc<Shared>, organization: OrganizationId) -> Self {
         Self {
             shared,
             organization,
             memory: Memory::default(),
             spare: None,
             ahead: None,
+            alone: broken::is(Control::AcknowledgeEarly),
         }
     }
 
@@ -82,11 +87,14 @@ impl<'a> Flusher<'a> {
     /// One bad command never fails its neighbours: on an error that is not the database's absence,
     /// each is decided on its own.
     pub(super) async fn flush(&mut self, batch: Vec<Submitted>, decided: Option<Decided>) {
-        let (commands, replies): (Vec<_>, Vec<_>) = batch
+        let (mut commands, mut replies): (Vec<_>, Vec<_>) = batch
             .into_iter()
             .map(|one| (one.command, one.reply))
             .unzip();
-        match self.decide(&commands, decided).await {
+        match self
+            .decide(&mut commands, Some(&mut replies), decided)
+            .await
+        {
             Ok(answers) => {
                 for (reply, answer) in replies.into_iter().zip(answers) {
                     answer_to(reply, Ok(answer));
@@ -121,7 +129,7 @@ impl<'a> Flusher<'a> {
                 tracing::warn!(%organization, %error, cause = ?error, "a batch is run one by one");
                 for (command, reply) in commands.into_iter().zip(replies) {
                     self.forget();
-                    let answer = self.decide(std::slice::from_ref(&command), None).await;
+                    let answer = self.decide(&mut vec![command], None, None).await;
                     answer_to(reply, answer.map(|mut answers| answers.remove(0)));
                 }
             }
@@ -129,19 +137,30 @@ impl<'a> Flusher<'a> {
     }
 
     /// Reads, decides and appends until the head stood still for it. The first time, the batch may
-    /// have been decided before.
+    /// have been decided before. Each time that it did not, commands that have come since join the
+    /// batch, if they have where to be answered: the next race is then for all of them.
     async fn decide(
         &mut self,
-        commands: &[Command],
+        commands: &mut Vec<Command>,
+        mut replies: Option<&mut Vec<Answer>>,
         mut decided: Option<Decided>,
     ) -> Result<Vec<Reply>, Error> {
-        let touched = touched(commands);
+        let mut touched = touched(commands);
         let mut pace = pace::Pace::default();
         let mut lost = 0;
         loop {
+            let locked = lost >= PATIENCE;
             let attempt = match decided.take() {
                 Some(decided) => Box::pin(self.append(commands, decided)).await,
-                None => Box::pin(self.attempt(commands, &touched, lost >= PATIENCE)).await,
+                // One that lost waits for its head from then on, which a shared statement does not.
+                None if lost == 0 && self.shares(commands, &touched) => {
+                    let Some(attempt) = Box::pin(self.share(commands, &touched)).await else {
+                        self.alone = true;
+                        continue;
+                    };
+                    attempt
+                }
+                None => Box::pin(self.attempt(commands, &touched, locked)).await,
             };
             if !matches!(attempt, Ok(Some(_))) {
                 self.forget();
@@ -151,6 +170,14 @@ impl<'a> Flusher<'a> {
                 Ok(None) | Err(Error::Conflict(_) | Error::Exists(_)) if lost < 2 * PATIENCE => {
                     lost += 1;
                     self.shared.metrics.lost_race();
+                    if let Some(replies) = &mut replies {
+                        for one in self.joining(commands) {
+                            one.command.touch(&mut touched);
+                            commands.push(one.command);
+                            replies.push(one.reply);
+                        }
+                        touched.dedup();
+                    }
                 }
                 Ok(None) => return Err(Error::Exhausted),
                 Err(error @ (Error::Unavailable(_) | Error::Exhausted)) => {
@@ -159,6 +186,24 @@ impl<'a> Flusher<'a> {
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    /// Commands that join a batch, as far as they fit: what was taken ahead, if anything was, then what
+    /// waits.
+    fn joining(&mut self, commands: &[Command]) -> Vec<Submitted> {
+        let weight = commands.iter().map(Command::weight).sum();
+        let batch = (commands.len(), weight);
+        if let Some(Ahead { batch: next, .. }) = &self.ahead {
+            let fits = fitting(next, batch) == next.len();
+            let ahead = fits.then(|| self.ahead.take()).flatten();
+            return ahead.map_or_else(Vec::new, |ahead| ahead.batch);
+        }
+        let mut waiting = self.shared.lock();
+        let queue = waiting.get_mut(&self.organization);
+        queue.map_or_else(Vec::new, |queue| {
+            let fit = fitting(&queue.commands, batch);
+            queue.commands.drain(..fit).collect()
+        })
     }
 
     /// One round; `None` when another node moved the head in between.
@@ -199,6 +244,38 @@ impl<'a> Flusher<'a> {
             shared.metrics.head_lock();
         }
         Ok(replies)
+    }
+
+    /// Whether a batch is to share its statements.
+    fn shares(&self, commands: &[Command], touched: &Touched) -> bool {
+        !self.alone && self.shared.is_crowded() && may_share(commands, touched)
+    }
+
+    /// One round in statements that serve several organizations; `None` when it must be made alone.
+    async fn share(
+        &mut self,
+        commands: &[Command],
+        touched: &Touched,
+    ) -> Option<Result<Option<Vec<Reply>>, Error>> {
+        let (shared, organization) = (self.shared, &self.organization);
+        // Others may need the connection, and what was remembered is not used.
+        self.spare = None;
+        self.memory = Memory::default();
+        crash_point!("round", named(commands));
+        let mut state = shared.read_shared(organization, touched).await?;
+        let (replies, append) = decide::decide(organization, &mut state, commands);
+        if append.is_empty() {
+            return Some(Ok(Some(replies)));
+        }
+        let begun = Instant::now();
+        crash_point!("append", named(commands));
+        let written = shared.append_shared(organization, state, append).await;
+        let (written, append) = written?;
+        if !written {
+            return Some(Ok(None));
+        }
+        self.appended(commands, &append, (Departures::default(), begun));
+        Some(Ok(Some(replies)))
     }
 
     /// Appends what was decided, and meanwhile deals with the next batch; `None` when another node
@@ -248,17 +325,28 @@ impl<'a> Flusher<'a> {
         if !moved {
             return Ok(None);
         }
+        self.appended(commands, &append, (departures, begun));
+        self.memory = Memory::of(state, version + 1);
+        Ok(Some(replies))
+    }
+
+    /// The batch is durable: whom it concerns is told.
+    fn appended(
+        &self,
+        commands: &[Command],
+        append: &Append,
+        (departures, begun): (Departures, Instant),
+    ) {
+        let shared = self.shared;
         crash_point!("appended", named(commands));
         shared
             .metrics
             .append(commands.len() as u64, begun.elapsed());
         shared.metrics.deltas(append.deltas.len() as u64);
         shared.metrics.pending(append.pending_change());
-        let told = departures.leave(&append);
-        shared.wake.appended(&self.organization, &append, &told);
+        let told = departures.leave(append);
+        shared.wake.appended(&self.organization, append, &told);
         crash_point!("told", named(commands));
-        self.memory = Memory::of(state, version + 1);
-        Ok(Some(replies))
     }
 
     /// What was decided ahead rests on an append that did not come about, or was not the last; what is
@@ -292,6 +380,6 @@ pub(super) fn named(commands: &[Command]) -> &'static str {
 }
 
 /// A caller that went away does not need its answer.
-fn answer_to(reply: oneshot::Sender<Result<Reply, Error>>, answer: Result<Reply, Error>) {
+fn answer_to(reply: Answer, answer: Result<Reply, Error>) {
     drop(reply.send(answer));
 }

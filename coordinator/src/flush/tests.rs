@@ -3,6 +3,7 @@
 mod ahead;
 mod events;
 mod memory;
+mod several;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -36,7 +37,10 @@ fn schema(version: i32) -> Arc<Schema> {
 }
 
 fn node(scratch: &Scratch) -> Flushers {
-    let store = scratch.store.clone();
+    node_on(scratch.store.clone().sharing(64))
+}
+
+fn node_on(store: Store) -> Flushers {
     let schemas = Arc::new(SchemaCache::new(Arc::new(store.clone())));
     Flushers::new(
         store,

@@ -3,7 +3,8 @@
 mod versions;
 
 use backends::json::Document;
-use sqlx::postgres::{PgArguments, PgExecutor};
+use backends::operation::RowKey;
+use sqlx::postgres::{PgArguments, PgExecutor, PgRow};
 use sqlx::{Arguments, AssertSqlSafe, Encode, Postgres, Row, Type};
 use time::OffsetDateTime;
 
@@ -15,6 +16,28 @@ use crate::decide::{
 };
 use crate::domain::{OrganizationId, RequestError, Trigger};
 
+/// What a batch decided on a state of its organization.
+#[derive(Clone, Copy)]
+pub(crate) struct Batch<'a> {
+    pub(crate) organization: &'a OrganizationId,
+    /// Of the head, as it was read.
+    pub(crate) version: i64,
+    /// When it was read.
+    pub(crate) now: OffsetDateTime,
+    pub(crate) append: &'a Append,
+}
+
+impl<'a> Batch<'a> {
+    pub(crate) fn new(organization: &'a OrganizationId, state: &State, append: &'a Append) -> Self {
+        Self {
+            organization,
+            version: state.head.version,
+            now: state.now,
+            append,
+        }
+    }
+}
+
 /// The statement that appends what a batch decided: the head, and a part for each thing that the batch
 /// writes. Only parts that have something to write are in it, so that a managed batch plans and runs
 /// four.
@@ -25,46 +48,65 @@ pub(crate) struct Statement {
 }
 
 impl Statement {
-    /// What a batch decided on this state of its organization.
-    pub(crate) fn new(
-        organization: &OrganizationId,
-        state: &State,
-        append: &Append,
-    ) -> Result<Self, Error> {
-        let mut statement = Self::head(organization, state, append)?;
-        ledger(&mut statement, append)?;
-        managed(&mut statement, append)?;
-        inbox(&mut statement, append)?;
-        attempts(&mut statement, append)?;
-        sources(&mut statement, append, state.now)?;
-        actions(&mut statement, append)?;
-        super::feeds::append(&mut statement, append)?;
-        let end = "\nSELECT count(*) AS moved FROM head";
-        statement.sql.push_str(end);
-        Ok(statement)
-    }
-
-    /// Whether it was written: `false` when the head has moved since the state was read, and nothing
-    /// happened.
-    pub(super) async fn run(self, executor: impl PgExecutor<'_>) -> Result<bool, Error> {
-        let row = sqlx::query_with(AssertSqlSafe(self.sql), self.arguments)
-            .fetch_one(executor)
-            .await?;
-        Ok(row.try_get::<i64, _>("moved")? == 1)
-    }
-
-    fn head(organization: &OrganizationId, state: &State, append: &Append) -> Result<Self, Error> {
-        let mut statement = Self {
-            sql: include_str!("sql/append/head.sql").trim_end().to_owned(),
-            arguments: PgArguments::default(),
-            bound: 0,
-        };
-        statement.bind(organization.as_str())?;
-        statement.bind(state.head.version)?;
-        statement.bind(state.now)?;
+    /// Appends one batch.
+    pub(crate) fn new(batch: Batch<'_>) -> Result<Self, Error> {
+        let append = batch.append;
+        let mut statement = Self::begin(include_str!("sql/append/head.sql"));
+        statement.bind(batch.organization.as_str())?;
+        statement.bind(batch.version)?;
+        statement.bind(batch.now)?;
         statement.bind(append.last_sync_id)?;
         statement.bind(append.schema_version)?;
-        Ok(statement)
+        managed(&mut statement, &[batch])?;
+        settled(&mut statement, append)?;
+        versions::put(&mut statement, append)?;
+        groups(&mut statement, append)?;
+        inbox(&mut statement, append)?;
+        attempts(&mut statement, append)?;
+        sources(&mut statement, append, batch.now)?;
+        actions(&mut statement, append)?;
+        super::feeds::append(&mut statement, append)?;
+        Ok(statement.end())
+    }
+
+    /// Appends batches of several organizations, which hold nothing but commits on managed rows.
+    pub(crate) fn of_several(batches: &[Batch<'_>]) -> Result<Self, Error> {
+        let mut statement = Self::begin(include_str!("sql/append/heads.sql"));
+        let all: Vec<&Batch<'_>> = batches.iter().collect();
+        statement.column(&all, |one| one.organization.as_str())?;
+        statement.column(&all, |one| one.version)?;
+        statement.column(&all, |one| one.now)?;
+        statement.column(&all, |one| one.append.last_sync_id)?;
+        statement.column(&all, |one| one.append.schema_version)?;
+        statement.bind((0..).take(all.len()).collect::<Vec<i32>>())?;
+        managed(&mut statement, batches)?;
+        Ok(statement.end())
+    }
+
+    fn begin(sql: &str) -> Self {
+        Self {
+            sql: sql.trim_end().to_owned(),
+            arguments: PgArguments::default(),
+            bound: 0,
+        }
+    }
+
+    fn end(mut self) -> Self {
+        self.sql.push_str("\nSELECT place FROM head");
+        self
+    }
+
+    /// The places of the batches that were written, as [`Self::of_several`] was given them. Of another
+    /// the head has moved since its state was read, or is held, and nothing happened.
+    pub(super) async fn run(self, executor: impl PgExecutor<'_>) -> Result<Vec<usize>, Error> {
+        let rows = sqlx::query_with(AssertSqlSafe(self.sql), self.arguments)
+            .fetch_all(executor)
+            .await?;
+        let place = |row: &PgRow| -> Result<usize, Error> {
+            let place: i32 = row.try_get("place")?;
+            Ok(usize::try_from(place).unwrap_or(usize::MAX))
+        };
+        rows.iter().map(place).collect()
     }
 
     /// Adds a part; its `?` stand for the values that are bound next, in order.
@@ -136,24 +178,50 @@ fn text_array(values: &[String]) -> String {
     array
 }
 
-fn ledger(statement: &mut Statement, append: &Append) -> Result<(), Error> {
-    if !append.commits.is_empty() {
-        let new: Vec<&LedgerEntry> = append.commits.iter().collect();
-        let part = statement.part("commits_new", include_str!("sql/append/commits.sql"));
-        part.column(&new, |one| one.client_tx_id.as_str())?;
-        part.column(&new, |one| one.id.0)?;
-        part.column(&new, |one| one.fingerprint.as_slice())?;
-        part.column(&new, |one| one.participant.id.as_str())?;
-        part.column(&new, |one| one.participant.kind.as_str())?;
-        part.column(&new, |one| one.source.as_deref())?;
-        part.column(&new, |one| one.schema_version)?;
-        part.column(&new, |one| one.state.as_str())?;
-        part.column(&new, |one| one.sync_ids.map(|ids| ids.0))?;
-        part.column(&new, |one| one.sync_ids.map(|ids| ids.1))?;
-        part.column(&new, |one| array(&one.assigned))?;
-        part.column(&new, |one| one.sequence)?;
-        part.column(&new, |one| one.feed_read_at)?;
+/// What each of some batches has of something, with the batch's place.
+fn placed<'a, T>(batches: &[Batch<'a>], each: impl Fn(&'a Append) -> T) -> Vec<(i32, T::Item)>
+where
+    T: IntoIterator,
+{
+    let batches = batches.iter().zip(0..);
+    let placed = batches.flat_map(|(batch, place)| {
+        let all = each(batch.append).into_iter();
+        all.map(move |one| (place, one))
+    });
+    placed.collect()
+}
+
+/// What commits on managed rows write.
+fn managed(statement: &mut Statement, batches: &[Batch<'_>]) -> Result<(), Error> {
+    commits(statement, batches)?;
+    deltas(statement, batches)?;
+    rows(statement, batches)
+}
+
+fn commits(statement: &mut Statement, batches: &[Batch<'_>]) -> Result<(), Error> {
+    let new = placed(batches, |append| &append.commits);
+    if new.is_empty() {
+        return Ok(());
     }
+    let new: Vec<&(i32, &LedgerEntry)> = new.iter().collect();
+    let part = statement.part("commits_new", include_str!("sql/append/commits.sql"));
+    part.column(&new, |(place, _)| *place)?;
+    part.column(&new, |(_, one)| one.client_tx_id.as_str())?;
+    part.column(&new, |(_, one)| one.id.0)?;
+    part.column(&new, |(_, one)| one.fingerprint.as_slice())?;
+    part.column(&new, |(_, one)| one.participant.id.as_str())?;
+    part.column(&new, |(_, one)| one.participant.kind.as_str())?;
+    part.column(&new, |(_, one)| one.source.as_deref())?;
+    part.column(&new, |(_, one)| one.schema_version)?;
+    part.column(&new, |(_, one)| one.state.as_str())?;
+    part.column(&new, |(_, one)| one.sync_ids.map(|ids| ids.0))?;
+    part.column(&new, |(_, one)| one.sync_ids.map(|ids| ids.1))?;
+    part.column(&new, |(_, one)| array(&one.assigned))?;
+    part.column(&new, |(_, one)| one.sequence)?;
+    part.column(&new, |(_, one)| one.feed_read_at)
+}
+
+fn settled(statement: &mut Statement, append: &Append) -> Result<(), Error> {
     if !append.settled.is_empty() {
         let changed: Vec<&LedgerEntry> = append.settled.values().collect();
         let part = statement.part("commits_settled", include_str!("sql/append/settled.sql"));
@@ -172,46 +240,52 @@ fn ledger(statement: &mut Statement, append: &Append) -> Result<(), Error> {
         part.column(&changed, |one| one.reentered_at)?;
         part.column(&changed, |one| one.sequence)?;
     }
-    deltas(statement, append)
+    Ok(())
 }
 
-fn deltas(statement: &mut Statement, append: &Append) -> Result<(), Error> {
-    if append.deltas.is_empty() {
+fn deltas(statement: &mut Statement, batches: &[Batch<'_>]) -> Result<(), Error> {
+    let new = placed(batches, |append| &append.deltas);
+    if new.is_empty() {
         return Ok(());
     }
-    let new: Vec<&DeltaRow> = append.deltas.iter().collect();
+    let new: Vec<&(i32, &DeltaRow)> = new.iter().collect();
     let part = statement.part("deltas_new", include_str!("sql/append/deltas.sql"));
-    part.column(&new, |one| one.delta.sync_id)?;
-    part.column(&new, |one| one.client_tx_id.as_deref())?;
-    part.column(&new, |one| {
+    part.column(&new, |(place, _)| *place)?;
+    part.column(&new, |(_, one)| one.delta.sync_id)?;
+    part.column(&new, |(_, one)| one.client_tx_id.as_deref())?;
+    part.column(&new, |(_, one)| {
         one.delta
             .change
             .operation
             .and_then(|at| i32::try_from(at).ok())
     })?;
-    part.column(&new, |one| one.delta.change.kind.as_str())?;
-    part.column(&new, |one| one.delta.change.model.as_str())?;
-    part.column(&new, |one| one.delta.change.id.as_str())?;
-    part.column(&new, |one| {
+    part.column(&new, |(_, one)| one.delta.change.kind.as_str())?;
+    part.column(&new, |(_, one)| one.delta.change.model.as_str())?;
+    part.column(&new, |(_, one)| one.delta.change.id.as_str())?;
+    part.column(&new, |(_, one)| {
         one.delta.change.row.as_ref().map(Document::text)
     })?;
-    part.column(&new, |one| one.delta.change.transaction_id.as_deref())?;
-    part.column(&new, |one| {
+    part.column(&new, |(_, one)| one.delta.change.transaction_id.as_deref())?;
+    part.column(&new, |(_, one)| {
         one.participant.as_ref().map(|who| who.id.as_str())
     })?;
-    part.column(&new, |one| {
+    part.column(&new, |(_, one)| {
         one.participant.as_ref().map(|who| who.kind.as_str())
     })?;
-    part.column(&new, |one| one.delta.stale)?;
-    part.column(&new, |one| text_array(&one.membership.groups))?;
-    part.column(&new, |one| text_array(&one.membership.left))
+    part.column(&new, |(_, one)| one.delta.stale)?;
+    part.column(&new, |(_, one)| text_array(&one.membership.groups))?;
+    part.column(&new, |(_, one)| text_array(&one.membership.left))
 }
 
-fn managed(statement: &mut Statement, append: &Append) -> Result<(), Error> {
-    let put = append.rows.iter();
-    let put = put.filter_map(|(key, row)| row.as_ref().map(|row| (key, row)));
-    let (added, changed): (Vec<_>, Vec<_>) =
-        put.partition(|(key, _)| append.rows_added.contains(*key));
+fn rows(statement: &mut Statement, batches: &[Batch<'_>]) -> Result<(), Error> {
+    let put = placed(batches, |append| {
+        let put = append.rows.iter();
+        put.filter_map(|(key, row)| {
+            let row = row.as_ref()?;
+            Some((key, row, append.rows_added.contains(key)))
+        })
+    });
+    let (added, changed): (Vec<_>, Vec<_>) = put.into_iter().partition(|(_, (.., new))| *new);
     for (name, sql, put) in [
         (
             "rows_added",
@@ -225,25 +299,25 @@ fn managed(statement: &mut Statement, append: &Append) -> Result<(), Error> {
         }
         let put: Vec<&_> = put.iter().collect();
         let part = statement.part(name, sql);
-        part.column(&put, |(key, _)| key.model.as_str())?;
-        part.column(&put, |(key, _)| key.id.as_str())?;
-        part.column(&put, |(_, stored)| stored.row.row.text())?;
-        part.column(&put, |(_, stored)| stored.sync_id)?;
-        part.column(&put, |(_, stored)| stored.row.archived)?;
+        part.column(&put, |(place, _)| *place)?;
+        part.column(&put, |(_, (key, ..))| key.model.as_str())?;
+        part.column(&put, |(_, (key, ..))| key.id.as_str())?;
+        part.column(&put, |(_, (_, stored, _))| stored.row.row.text())?;
+        part.column(&put, |(_, (_, stored, _))| stored.sync_id)?;
+        part.column(&put, |(_, (_, stored, _))| stored.row.archived)?;
     }
-    let removed: Vec<_> = append
-        .rows
-        .iter()
-        .filter(|(_, row)| row.is_none())
-        .map(|(key, _)| key)
-        .collect();
+    let removed = placed(batches, |append| {
+        let rows = append.rows.iter();
+        rows.filter_map(|(key, row)| row.is_none().then_some(key))
+    });
     if !removed.is_empty() {
+        let removed: Vec<&(i32, &RowKey)> = removed.iter().collect();
         let part = statement.part("rows_removed", include_str!("sql/append/rows_removed.sql"));
-        part.column(&removed, |key| key.model.as_str())?;
-        part.column(&removed, |key| key.id.as_str())?;
+        part.column(&removed, |(place, _)| *place)?;
+        part.column(&removed, |(_, key)| key.model.as_str())?;
+        part.column(&removed, |(_, key)| key.id.as_str())?;
     }
-    versions::put(statement, append)?;
-    groups(statement, append)
+    Ok(())
 }
 
 fn groups(statement: &mut Statement, append: &Append) -> Result<(), Error> {

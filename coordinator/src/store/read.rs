@@ -63,7 +63,7 @@ pub(super) async fn read(
         .bind(group_ids)
         .fetch_all(&mut *connection)
         .await?;
-    let Some(mut state) = state(&rows)? else {
+    let Some(mut state) = state(rows.iter().collect())? else {
         return Ok(None);
     };
     let gone = touched.viewed.iter();
@@ -75,6 +75,45 @@ pub(super) async fn read(
         state.removed = removed(connection, organization, &gone).await?;
     }
     Ok(Some(state))
+}
+
+/// What batches of commits on managed rows touch, for several organizations as one snapshot shows it;
+/// in their order, `None` for one that must be read alone.
+pub(super) async fn read_several(
+    connection: &mut PgConnection,
+    wanted: &[(&OrganizationId, &Touched)],
+) -> Result<Vec<Option<State>>, Error> {
+    let organizations: Vec<&str> = wanted.iter().map(|(whose, _)| whose.as_str()).collect();
+    let commits = wanted.iter().flat_map(|(whose, touched)| {
+        let names = touched.commits.iter();
+        names.map(|name| (whose.as_str(), name.as_str()))
+    });
+    let (whose_commits, commits): (Vec<&str>, Vec<&str>) = commits.unzip();
+    let (mut whose_rows, mut models, mut ids) = (Vec::new(), Vec::new(), Vec::new());
+    for (whose, touched) in wanted {
+        for key in &touched.rows {
+            whose_rows.push(whose.as_str());
+            models.push(key.model.as_str());
+            ids.push(key.id.as_str());
+        }
+    }
+    let rows = sqlx::query(include_str!("sql/read_several.sql"))
+        .bind(&organizations)
+        .bind(whose_commits)
+        .bind(commits)
+        .bind(whose_rows)
+        .bind(models)
+        .bind(ids)
+        .fetch_all(connection)
+        .await?;
+    let mut each: HashMap<&str, Vec<&PgRow>> = HashMap::new();
+    for row in &rows {
+        each.entry(row.try_get("org_id")?).or_default().push(row);
+    }
+    let found = organizations.iter().map(|whose| each.remove(whose));
+    // Whose rows contradict the code is read alone, and told so then.
+    let states = found.map(|rows| state(rows.unwrap_or_default()).ok().flatten());
+    Ok(states.collect())
 }
 
 /// When rows that are not there were removed. A later snapshot does: nothing is appended on it
@@ -126,9 +165,9 @@ fn columns(keys: &[RowKey]) -> (Vec<&str>, Vec<&str>) {
         .unzip()
 }
 
-fn state(rows: &[PgRow]) -> Result<Option<State>, Error> {
+fn state(rows: Vec<&PgRow>) -> Result<Option<State>, Error> {
     let mut state = None;
-    for row in rows {
+    for row in &rows {
         let section: i32 = row.try_get("section")?;
         if section == 1 {
             state = Some(empty(row)?);

@@ -20,7 +20,39 @@ pub enum Round {
     Locked(PgPool, Box<Transaction<'static, Postgres>>),
 }
 
+/// A connection on which statements serve several organizations, one after the other.
+#[derive(Debug)]
+pub(crate) struct Several(PgPool, PoolConnection<Postgres>);
+
+impl Several {
+    /// What batches of commits on managed rows touch, as one snapshot shows it; `None` for an
+    /// organization that must be read alone.
+    pub(crate) async fn read(
+        &mut self,
+        wanted: &[(&OrganizationId, &Touched)],
+    ) -> Result<Vec<Option<State>>, Error> {
+        let Self(pool, connection) = self;
+        let read = in_time(read::read_several(connection, wanted)).await;
+        read.map_err(|error| told_apart(pool, error))
+    }
+
+    /// Which of several batches were written, as places: of another, the head has moved since its
+    /// state was read, or is held, and nothing happened.
+    pub(crate) async fn append(&mut self, statement: Statement) -> Result<Vec<usize>, Error> {
+        let Self(pool, connection) = self;
+        let written = in_time(statement.run(&mut **connection)).await;
+        written.map_err(|error| told_apart(pool, error))
+    }
+}
+
 impl Store {
+    /// A connection for several organizations.
+    pub(crate) async fn several(&self) -> Result<Several, Error> {
+        let apart = |error: sqlx::Error| told_apart(&self.ledger, error.into());
+        let connection = self.ledger.acquire().await.map_err(apart)?;
+        Ok(Several(self.ledger.clone(), connection))
+    }
+
     /// A round that may find itself too late.
     pub async fn round(&self) -> Result<Round, Error> {
         let apart = |error: sqlx::Error| told_apart(&self.ledger, error.into());
@@ -82,17 +114,17 @@ impl Round {
     pub(crate) async fn append(self, statement: Statement) -> Result<(bool, Option<Self>), Error> {
         match self {
             Self::Optimistic(pool, mut connection) => {
-                let moved = in_time(statement.run(&mut *connection))
+                let written = in_time(statement.run(&mut *connection))
                     .await
                     .map_err(|error| told_apart(&pool, error))?;
                 let next = roomy(&pool).then(|| Self::Optimistic(pool, connection));
-                Ok((moved, next))
+                Ok((!written.is_empty(), next))
             }
             Self::Locked(_, mut transaction) => {
                 let appending = async {
-                    let moved = statement.run(&mut **transaction).await?;
+                    let written = statement.run(&mut **transaction).await?;
                     transaction.commit().await?;
-                    Ok(moved)
+                    Ok(!written.is_empty())
                 };
                 Ok((in_time(appending).await?, None))
             }

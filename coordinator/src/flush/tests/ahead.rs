@@ -105,3 +105,26 @@ async fn what_was_decided_ahead_is_decided_again_when_another_node_was_first() {
     };
     assert_eq!(receipt.deltas[0].sync_id, 43);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_that_lost_its_race_takes_along_what_has_come_since() {
+    let scratch = Scratch::start().await;
+    let node = prepared(&scratch).await;
+    let mut holder = held(&scratch).await;
+    let [first, second] = both(&scratch, &node, create("b", "notes", "2")).await;
+    // As another node's append does.
+    let other: &mut PgConnection = &mut holder;
+    let moved = "UPDATE heads SET version = version + 1";
+    other.execute(moved).await.unwrap();
+    holder.commit().await.unwrap();
+    for reply in [first, second] {
+        let reply = reply.await.unwrap().unwrap();
+        assert!(matches!(reply, Reply::Confirmed(_)), "{reply:?}");
+    }
+    let appends = "SELECT count(DISTINCT xmin::text) FROM commits";
+    let appends: i64 = sqlx::query_scalar(appends)
+        .fetch_one(&scratch.store.reads)
+        .await
+        .unwrap();
+    assert_eq!(appends, 1);
+}

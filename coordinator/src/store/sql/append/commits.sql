@@ -6,14 +6,14 @@ INSERT INTO commits (
 )
 SELECT head.org_id, new.client_tx_id, new.commit_id, new.fingerprint, new.participant_id,
        new.participant_kind, new.source_id, new.schema_version, new.state, new.first_sync_id, new.last_sync_id,
-       new.assigned::smallint[], $3, CASE WHEN new.state <> 'queued' THEN $3 END,
+       new.assigned::smallint[], head.now, CASE WHEN new.state <> 'queued' THEN head.now END,
        new.inbox_sequence, new.feed_read_at
 FROM head
-CROSS JOIN unnest(
-    ?::text[], ?::uuid[], ?::bytea[], ?::text[], ?::text[], ?::text[],
+JOIN unnest(
+    ?::int[], ?::text[], ?::uuid[], ?::bytea[], ?::text[], ?::text[], ?::text[],
     ?::int[], ?::text[], ?::bigint[], ?::bigint[], ?::text[],
     ?::bigint[], ?::timestamptz[]
 ) AS new (
-    client_tx_id, commit_id, fingerprint, participant_id, participant_kind, source_id,
+    place, client_tx_id, commit_id, fingerprint, participant_id, participant_kind, source_id,
     schema_version, state, first_sync_id, last_sync_id, assigned, inbox_sequence, feed_read_at
-)
+) ON new.place = head.place
