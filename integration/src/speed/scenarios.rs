@@ -129,6 +129,8 @@ async fn best<T: Copy>(
 struct Front {
     addresses: Vec<String>,
     keys: Arc<Vec<String>>,
+    /// Each organization keeps to one node.
+    faithful: bool,
 }
 
 impl Front {
@@ -137,6 +139,15 @@ impl Front {
         Self {
             addresses: addresses.iter().map(ToString::to_string).collect(),
             keys: Arc::new(keys.collect()),
+            faithful: false,
+        }
+    }
+
+    /// As it is where each organization's front-ends hold a connection to one node.
+    fn faithful(self) -> Self {
+        Self {
+            faithful: true,
+            ..self
         }
     }
 
@@ -153,14 +164,20 @@ impl Front {
             nodes.push(Calls::connect(address, each).await?);
         }
         let shared = Arc::new((nodes, Arc::clone(&self.keys), workload));
+        let faithful = self.faithful;
         closed(in_flight, length, move |caller| {
             let shared = Arc::clone(&shared);
             async move {
                 let (nodes, keys, workload) = &*shared;
-                let calls = &nodes[caller % nodes.len()];
-                // Every organization is called at every node.
-                let key = &keys[caller / nodes.len() % keys.len()];
-                calls.commit(key, &workload.next()).await
+                let (node, organization) = if faithful {
+                    let organization = caller % keys.len();
+                    (organization % nodes.len(), organization)
+                } else {
+                    // Every organization is called at every node.
+                    (caller % nodes.len(), caller / nodes.len() % keys.len())
+                };
+                let key = &keys[organization];
+                nodes[node].commit(key, &workload.next()).await
             }
         })
         .await
