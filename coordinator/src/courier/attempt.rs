@@ -21,7 +21,6 @@ use uuid::Uuid;
 use self::verdict::Case;
 use super::Tools;
 use super::desk::Seat;
-use super::slots::Slot;
 use crate::admit::{Backing, Schema};
 use crate::broken::{self, Control, crash_point};
 use crate::decide::{
@@ -76,6 +75,8 @@ struct Equipment {
 pub(super) enum End {
     /// Recorded: the commit as it stands, or `None` when it is finished.
     Settled(Option<Box<InboxEntry>>, Box<Source>),
+    /// Recorded as one that says nothing of its source; in an inbox of this revision.
+    NeverLeft(Box<InboxEntry>, i64),
     /// It was not to be made now, decided of an inbox of this revision.
     NotStarted(NotStartable, i64),
     /// The commit's time was said to be over; none when the database was away.
@@ -173,11 +174,10 @@ impl Attempt {
     }
 
     /// Waits for a slot, if the attempt stands by for one; `false` if it is not to leave.
-    async fn turn(&mut self, time: Duration) -> bool {
+    async fn turn(&mut self, request: Duration) -> bool {
         let seat = self.seat.as_mut();
         match seat.and_then(|seat| seat.slot.as_mut()) {
-            // Its time is the request's.
-            Some(slot) => slot.turn(time / 20).await,
+            Some(slot) => slot.turn(request).await,
             None => true,
         }
     }
@@ -218,7 +218,9 @@ impl Attempt {
             // The endpoint has room for the next, also before this one is recorded. After a failure
             // that is for the record to say.
             let slot = self.seat.as_mut().and_then(|seat| seat.slot.take());
-            slot.into_iter().for_each(Slot::answered);
+            if let Some(slot) = slot {
+                slot.answered(exchange.elapsed, started.timeout);
+            }
         }
         let settle = Settle {
             never_left: left.is_zero(),
@@ -244,7 +246,12 @@ impl Attempt {
         if let (End::Settled(entry, _), Some(seat)) = (&end, &self.seat) {
             seat.flying.landed(started.number, entry.is_none());
         }
-        end
+        match end {
+            End::Settled(Some(entry), source) if left.is_zero() => {
+                End::NeverLeft(entry, source.inbox_revision)
+            }
+            end => end,
+        }
     }
 
     async fn settle(&self, mut settle: Settle) -> End {

@@ -113,6 +113,10 @@ impl Board {
                 self.settled(sequence, entry.as_deref());
                 self.decided_of(source.inbox_revision);
             }
+            End::NeverLeft(entry, revision) => {
+                self.settled(sequence, Some(&entry));
+                self.decided_of(revision);
+            }
             End::NotStarted(why, revision) => {
                 match why {
                     NotStartable::Finished => self.finish(sequence),

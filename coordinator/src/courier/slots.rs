@@ -15,8 +15,8 @@ use tokio::time::{Instant, timeout};
 
 use super::shares::Share;
 
-/// How long an attempt stands by at most. Nobody does where slots do not all come free in this time, so
-/// that it passes only when an endpoint stops answering.
+/// How long an attempt stands by at most. Only answers that took less say how many may, and only if all
+/// slots came free in this time, so that it passes only when an endpoint stops answering.
 const PATIENCE: Duration = Duration::from_millis(250);
 
 /// As many attempts stand by as answers come while one is recorded, which takes about this part of
@@ -47,14 +47,26 @@ struct Inner {
     answers: Option<VecDeque<Instant>>,
 }
 
+/// How long an attempt stands by at most whose request may take so long: the time is the request's.
+fn patience(request: Duration) -> Duration {
+    PATIENCE.min(request / 20)
+}
+
 /// One request in flight, or about to be. Dropping it lets the courier begin another.
 #[derive(Debug)]
 pub(super) struct Slot {
     slots: Arc<Slots>,
     held: Held,
-    answered: bool,
+    answer: Option<Answer>,
     /// Of the node's requests in flight.
     _share: Share,
+}
+
+/// A definite answer of the endpoint's.
+#[derive(Clone, Copy, Debug)]
+enum Answer {
+    Quick,
+    Slow,
 }
 
 #[derive(Debug)]
@@ -104,7 +116,7 @@ impl Slots {
         Slot {
             slots: Arc::clone(slots),
             held: Held::Slot,
-            answered: false,
+            answer: None,
             _share: share,
         }
     }
@@ -115,7 +127,7 @@ impl Slots {
         Slot {
             slots: Arc::clone(slots),
             held: Held::Place(None),
-            answered: false,
+            answer: None,
             _share: share,
         }
     }
@@ -150,9 +162,9 @@ impl Inner {
     }
 
     /// The endpoint is well.
-    fn answered(&mut self) {
+    fn answered(&mut self, answer: Answer) {
         let most = self.limit.max(self.limit / SLOTS_EACH * RECORDING);
-        if let Some(answers) = &mut self.answers {
+        if let (Some(answers), Answer::Quick) = (&mut self.answers, answer) {
             answers.push_back(Instant::now());
             while answers.len() > most {
                 answers.pop_front();
@@ -163,9 +175,9 @@ impl Inner {
 }
 
 impl Slot {
-    /// Waits until the attempt, which is recorded now, may leave; `false` if it is not to, or nobody made
-    /// room for it in so long.
-    pub(super) async fn turn(&mut self, patience: Duration) -> bool {
+    /// Waits until the attempt, which is recorded now, may leave; `false` if it is not to, or nobody makes
+    /// room for it. Its request may take so long.
+    pub(super) async fn turn(&mut self, request: Duration) -> bool {
         let Held::Place(place) = &mut self.held else {
             return true;
         };
@@ -179,7 +191,7 @@ impl Slot {
             inner.call();
         }
         let called = place.insert(called);
-        let came = match timeout(patience.min(PATIENCE), &mut *called).await {
+        let came = match timeout(patience(request), &mut *called).await {
             Ok(came) => came.is_ok(),
             Err(_) => was_called(called),
         };
@@ -189,9 +201,10 @@ impl Slot {
         came
     }
 
-    /// The endpoint gave a definite answer: the next may leave.
-    pub(super) fn answered(mut self) {
-        self.answered = true;
+    /// The endpoint gave a definite answer after so long, of the time that it had: the next may leave.
+    pub(super) fn answered(mut self, after: Duration, of: Duration) {
+        let quick = after < patience(of);
+        self.answer = Some(if quick { Answer::Quick } else { Answer::Slow });
     }
 }
 
@@ -213,8 +226,8 @@ impl Drop for Slot {
         } else {
             inner.standing_by -= 1;
         }
-        if self.answered {
-            inner.answered();
+        if let Some(answer) = self.answer {
+            inner.answered(answer);
         }
         drop(inner);
         if self.slots.wanted.load(Ordering::SeqCst) {
@@ -231,7 +244,10 @@ mod tests {
     use super::*;
     use crate::domain::OrganizationId;
 
-    /// A tenth of it.
+    /// What a request may take.
+    const REQUEST: Duration = Duration::from_secs(15);
+
+    /// A tenth of the patience.
     const MOMENT: Duration = Duration::from_millis(25);
 
     fn share() -> Share {
@@ -256,9 +272,15 @@ mod tests {
         }
     }
 
-    /// So many of the endpoint's answers.
+    /// So many of the endpoint's answers, which took so long.
+    fn answer_after(took: Duration, taken: &mut Vec<Slot>, count: usize) {
+        for slot in taken.drain(..count) {
+            slot.answered(took, REQUEST);
+        }
+    }
+
     fn answer(taken: &mut Vec<Slot>, count: usize) {
-        taken.drain(..count).for_each(Slot::answered);
+        answer_after(PATIENCE / 2, taken, count);
     }
 
     #[tokio::test(start_paused = true)]
@@ -293,8 +315,9 @@ mod tests {
     async fn nobody_stands_by_at_an_endpoint_that_takes_longer_than_anybody_would_wait() {
         let (slots, mut taken) = full(16);
         for _ in 0..10 {
+            // All at once, as they left.
             tokio::time::advance(PATIENCE * 2).await;
-            answer(&mut taken, 15);
+            answer_after(PATIENCE * 2, &mut taken, 16);
             assert_eq!(slots.places(), 0);
             refill(&slots, &mut taken, 16);
         }
@@ -303,7 +326,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn who_is_recorded_first_leaves_first_one_for_each_answer() {
         let (slots, mut taken) = full(2);
-        let in_turn = async |mut slot: Slot| slot.turn(PATIENCE).await.then_some(slot);
+        let in_turn = async |mut slot: Slot| slot.turn(REQUEST).await.then_some(slot);
         let mut chosen = [(); 3].map(|()| Slots::stand_by(&slots, share()));
         // Recorded in another order.
         chosen.reverse();
@@ -329,7 +352,7 @@ mod tests {
     async fn after_a_failure_it_is_said_who_may_leave() {
         let (slots, mut taken) = full(2);
         let mut slot = Slots::stand_by(&slots, share());
-        let mut turn = Box::pin(slot.turn(PATIENCE));
+        let mut turn = Box::pin(slot.turn(REQUEST));
         assert_eq!((&mut turn).now_or_never(), None);
         drop(taken.pop());
         assert_eq!((&mut turn).now_or_never(), None);
@@ -343,16 +366,16 @@ mod tests {
     async fn nobody_leaves_when_the_source_is_not_well_or_no_answer_comes() {
         let (slots, taken) = full(1);
         let mut slot = Slots::stand_by(&slots, share());
-        let mut turn = Box::pin(slot.turn(PATIENCE));
+        let mut turn = Box::pin(slot.turn(REQUEST));
         assert_eq!((&mut turn).now_or_never(), None);
         slots.allow(1, false);
         assert!(!turn.await);
-        assert!(!slot.turn(PATIENCE).await);
+        assert!(!slot.turn(REQUEST).await);
         slots.allow(1, true);
-        for patience in [PATIENCE, PATIENCE / 2, PATIENCE * 2] {
+        for (request, waited) in [(15_000, 250), (1_000, 50)] {
             let begun = Instant::now();
-            assert!(!slot.turn(patience).await);
-            assert_eq!(begun.elapsed(), patience.min(PATIENCE));
+            assert!(!slot.turn(Duration::from_millis(request)).await);
+            assert_eq!(begun.elapsed(), Duration::from_millis(waited));
         }
         drop(slot);
         assert_eq!(slots.begun(), 1);
@@ -365,7 +388,7 @@ mod tests {
     async fn a_slot_that_nobody_came_for_is_free() {
         let (slots, mut taken) = full(1);
         let mut gone = Slots::stand_by(&slots, share());
-        assert_eq!(gone.turn(PATIENCE).now_or_never(), None);
+        assert_eq!(gone.turn(REQUEST).now_or_never(), None);
         answer(&mut taken, 1);
         assert_eq!(slots.lock().standing_by, 0);
         assert_eq!(slots.begun(), 1);

@@ -62,6 +62,8 @@ pub(super) struct Flusher<'a> {
     ahead: Option<Ahead>,
     /// A statement that it shared with others went wrong: it shares no more.
     alone: bool,
+    /// A batch may grow: it was not cut because it was too large.
+    grows: bool,
 }
 
 impl<'a> Flusher<'a> {
@@ -73,11 +75,13 @@ impl<'a> Flusher<'a> {
             spare: None,
             ahead: None,
             alone: broken::is(Control::AcknowledgeEarly),
+            grows: true,
         }
     }
 
     /// The next batch; `None` ends the flusher.
     pub(super) fn next(&mut self) -> Option<(Vec<Submitted>, Option<Decided>)> {
+        self.grows = true;
         match self.ahead.take() {
             Some(Ahead { batch, decided }) => Some((batch, decided)),
             None => Some((self.shared.take(&self.organization)?, None)),
@@ -103,6 +107,7 @@ impl<'a> Flusher<'a> {
             Err(Error::TooSlow(cause)) if commands.len() > 1 => {
                 let organization = &self.organization;
                 tracing::warn!(%organization, error = %cause, "a batch is cut in two");
+                self.grows = false;
                 let mut first: Vec<_> = commands
                     .into_iter()
                     .zip(replies)
@@ -170,11 +175,14 @@ impl<'a> Flusher<'a> {
                 Ok(None) | Err(Error::Conflict(_) | Error::Exists(_)) if lost < 2 * PATIENCE => {
                     lost += 1;
                     self.shared.metrics.lost_race();
-                    if let Some(replies) = &mut replies {
+                    // Those who join late would have few chances.
+                    let replies = replies.as_mut().filter(|_| lost <= PATIENCE && self.grows);
+                    if let Some(replies) = replies {
                         for one in self.joining(commands) {
                             one.command.touch(&mut touched);
                             commands.push(one.command);
                             replies.push(one.reply);
+                            pace = pace::Pace::default();
                         }
                         touched.dedup();
                     }

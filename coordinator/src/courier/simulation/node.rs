@@ -225,6 +225,10 @@ impl Courier {
                 self.settled(sequence, entry.as_deref(), now);
                 self.decided_of(source.inbox_revision);
             }
+            End::NeverLeft(entry, revision) => {
+                self.settled(sequence, Some(&entry), now);
+                self.decided_of(revision);
+            }
             End::NotStarted(why, revision) => {
                 match why {
                     NotStartable::Finished => self.window.finish(sequence),
@@ -564,6 +568,7 @@ impl World {
         } = attempt;
         let (outcome, may_still_apply) = answer.expect("it has an answer");
         let operations = backends::data_source::wire::operations(&started.body);
+        let never_left = matches!(outcome, Outcome::Unknown { .. }) && !may_still_apply;
         let settle = Command::Settle(Settle {
             source: CRM.to_owned(),
             epoch: courier.1,
@@ -574,7 +579,7 @@ impl World {
             http_status: None,
             url: started.url.clone(),
             trigger: started.trigger,
-            never_left: matches!(outcome, Outcome::Unknown { .. }) && !may_still_apply,
+            never_left,
             outcome,
             may_still_apply,
             excerpt: None,
@@ -593,6 +598,9 @@ impl World {
         let (_, append) = self.tables.run(self.now, settle);
         assert!(append.is_empty(), "settled twice");
         let end = match reply {
+            Reply::Settled(Some(entry), source) if never_left => {
+                End::NeverLeft(entry, source.inbox_revision)
+            }
             Reply::Settled(entry, source) => End::Settled(entry, source),
             _ => End::Fenced,
         };
