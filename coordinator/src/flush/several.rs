@@ -1,7 +1,7 @@
 //! Statements that serve several organizations.
 //!
-//! To begin and to end a statement, and to wait for the disk, costs as much as a dozen commits. When many
-//! organizations have a few commits each, their batches share statements: those that wait while one
+//! To begin and to end a statement, and to wait for the disk, costs more than a few commits do. When many
+//! organizations have a few each, their batches share statements: those that wait while one
 //! runs are in the next, as commits are within an organization. Each batch has a verdict of its own,
 //! as in a statement of its own; whatever goes wrong with a shared one, each batch is then dealt with
 //! alone, and so are those that come after it without a pause. Nobody waits for another organization's
