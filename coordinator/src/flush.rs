@@ -70,30 +70,52 @@ struct Shared {
 /// What waits for a flusher.
 #[derive(Debug, Default)]
 struct Queue {
-    commands: Vec<Submitted>,
+    submitted: Submitted,
     /// There is one more.
     arrived: Arc<Notify>,
 }
 
-#[derive(Debug)]
+/// Commands, and where the reply to each goes.
+#[derive(Debug, Default)]
 struct Submitted {
-    command: Command,
-    /// See [`Command::weight`].
-    weight: usize,
-    reply: Answer,
+    commands: Vec<Command>,
+    answers: Vec<Answer>,
 }
 
 /// Where a command's reply goes.
 type Answer = oneshot::Sender<Result<Reply, Error>>;
 
 impl Submitted {
-    fn new(command: Command, reply: Answer) -> Self {
-        let weight = command.weight();
+    fn push(&mut self, command: Command, answer: Answer) {
+        self.commands.push(command);
+        self.answers.push(answer);
+    }
+
+    fn append(&mut self, mut others: Self) {
+        self.commands.append(&mut others.commands);
+        self.answers.append(&mut others.answers);
+    }
+
+    /// Keeps the first so many, and gives the others away.
+    fn split_off(&mut self, at: usize) -> Self {
         Self {
-            command,
-            weight,
-            reply,
+            commands: self.commands.split_off(at),
+            answers: self.answers.split_off(at),
         }
+    }
+
+    /// Takes what fits in a batch, and is among the first so many; one at least.
+    fn first(&mut self, among: usize) -> Self {
+        let count = fitting(&self.commands[..among], (0, 0)).max(1);
+        let rest = self.split_off(count);
+        std::mem::replace(self, rest)
+    }
+}
+
+/// A caller that went away does not need its answer.
+fn answer(answers: &mut Vec<Answer>, replies: impl IntoIterator<Item = Result<Reply, Error>>) {
+    for (answer, reply) in answers.drain(..).zip(replies) {
+        drop(answer.send(reply));
     }
 }
 
@@ -143,26 +165,30 @@ impl Flushers {
         if broken::is(Control::RequestFuture) && matches!(command, Command::Accept(_)) {
             return Box::pin(self.shared.decide_here(organization, command)).await;
         }
-        self.enqueue(organization, Submitted::new(command, reply))?;
+        self.enqueue(organization, command, reply)?;
         let span = tracing::debug_span!("append", command = name);
         let answer = answer.instrument(span).await;
         answer.unwrap_or(Err(Error::Unavailable(sqlx::Error::WorkerCrashed)))
     }
 
-    fn enqueue(&self, organization: &OrganizationId, one: Submitted) -> Result<(), Error> {
+    fn enqueue(
+        &self,
+        organization: &OrganizationId,
+        command: Command,
+        answer: Answer,
+    ) -> Result<(), Error> {
         let mut waiting = self.shared.lock();
         if let Some(queue) = waiting.get_mut(organization) {
-            if queue.commands.len() >= WAITING && matches!(one.command, Command::Accept(_)) {
+            let many = queue.submitted.commands.len() >= WAITING;
+            if many && matches!(command, Command::Accept(_)) {
                 return Err(Error::Exhausted);
             }
-            queue.commands.push(one);
+            queue.submitted.push(command, answer);
             queue.arrived.notify_one();
             return Ok(());
         }
-        let queue = Queue {
-            commands: vec![one],
-            arrived: Arc::default(),
-        };
+        let mut queue = Queue::default();
+        queue.submitted.push(command, answer);
         waiting.insert(organization.clone(), queue);
         let (shared, organization) = (Arc::clone(&self.shared), organization.clone());
         self.shared
@@ -187,14 +213,15 @@ impl Shared {
     }
 
     /// The next batch; `None` ends the flusher, under the lock, so that no command is left behind.
-    fn take(&self, organization: &OrganizationId) -> Option<Vec<Submitted>> {
+    fn take(&self, organization: &OrganizationId) -> Option<Submitted> {
         let mut waiting = self.lock();
-        let queue = &mut waiting.get_mut(organization)?.commands;
-        if queue.is_empty() {
+        let queue = &mut waiting.get_mut(organization)?.submitted;
+        let count = queue.commands.len();
+        if count == 0 {
             waiting.remove(organization);
             return None;
         }
-        Some(first(queue, queue.len()))
+        Some(queue.first(count))
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<OrganizationId, Queue>> {
@@ -207,15 +234,13 @@ impl Shared {
         organization: &OrganizationId,
         command: Command,
     ) -> Result<Reply, Error> {
-        let commands = std::slice::from_ref(&command);
-        let touched = touched(commands);
+        let (answer, mut reply) = oneshot::channel();
+        let mut batch = Submitted::default();
+        batch.push(command, answer);
+        let touched = touched(&batch.commands);
         let mut flusher = Flusher::new(self, organization.clone());
-        loop {
-            let replies = flusher.attempt(commands, &touched, true).await?;
-            if let Some(mut replies) = replies {
-                return Ok(replies.remove(0));
-            }
-        }
+        while !flusher.attempt(&mut batch, &touched, true).await? {}
+        reply.try_recv().unwrap_or(Err(Error::Exhausted))
     }
 
     /// Appends when nobody waits for it any more.
@@ -256,18 +281,11 @@ impl Shared {
     }
 }
 
-/// Takes what fits in a batch, and is among the first so many; one at least.
-fn first(queue: &mut Vec<Submitted>, among: usize) -> Vec<Submitted> {
-    let count = fitting(&queue[..among], (0, 0)).max(1);
-    let rest = queue.split_off(count);
-    std::mem::replace(queue, rest)
-}
-
 /// How many of these fit in a batch that has so many commands, of this weight.
-fn fitting(queue: &[Submitted], (commands, mut weight): (usize, usize)) -> usize {
+fn fitting(queue: &[Command], (commands, mut weight): (usize, usize)) -> usize {
     let room = queue.iter().take(BATCH.saturating_sub(commands));
     let fit = room.take_while(|one| {
-        weight += one.weight;
+        weight += one.weight();
         weight <= BATCH_WEIGHT
     });
     fit.count()

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use futures_util::FutureExt;
 
 use super::flusher::Decided;
-use super::{Shared, Submitted, first, touched};
+use super::{Shared, Submitted, touched};
 use crate::broken::crash_point;
 use crate::courier::departures::Departures;
 use crate::decide::{Append, Command, State, Touched};
@@ -22,7 +22,7 @@ use crate::store::round::Round;
 
 /// A batch that was taken from the queue before its turn.
 pub(super) struct Ahead {
-    pub(super) batch: Vec<Submitted>,
+    pub(super) batch: Submitted,
     /// What it comes to, if all before it was appended as expected.
     pub(super) decided: Option<Decided>,
 }
@@ -70,31 +70,22 @@ impl Next<'_> {
             arrived.notified().await;
         };
         taken.store(true, Ordering::Relaxed);
-        let (commands, replies): (Vec<_>, Vec<_>) = batch
-            .into_iter()
-            .map(|one| (one.command, one.reply))
-            .unzip();
-        let decided = AssertUnwindSafe(self.decide(&commands, spare)).catch_unwind();
+        let decided = AssertUnwindSafe(self.decide(&batch.commands, spare)).catch_unwind();
         // What cannot be done ahead is done in its turn, and then it is told why.
         let decided = decided.await.ok().flatten();
-        let batch = commands.into_iter().zip(replies);
-        let batch = batch.map(|(command, reply)| Submitted::new(command, reply));
-        Some(Ahead {
-            batch: batch.collect(),
-            decided,
-        })
+        Some(Ahead { batch, decided })
     }
 
     /// The commits on managed rows that are first in the queue, if they are enough.
-    fn take(&self) -> Option<Vec<Submitted>> {
+    fn take(&self) -> Option<Submitted> {
         let mut waiting = self.shared.lock();
-        let queue = &mut waiting.get_mut(self.organization)?.commands;
-        let managed = |one: &&Submitted| match &one.command {
+        let queue = &mut waiting.get_mut(self.organization)?.submitted;
+        let managed = |command: &&Command| match command {
             Command::Accept(accept) => accept.commit.route == Route::Managed,
             _ => false,
         };
-        let count = queue.iter().take_while(managed).count();
-        (count >= self.enough.max(1)).then(|| first(queue, count))
+        let count = queue.commands.iter().take_while(managed).count();
+        (count >= self.enough.max(1)).then(|| queue.first(count))
     }
 
     async fn decide(&self, commands: &[Command], spare: Option<Round>) -> Option<Decided> {

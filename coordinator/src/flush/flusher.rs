@@ -1,5 +1,6 @@
 //! The flusher of one organization: batch after batch, read, decided and appended.
 
+use std::iter;
 use std::sync::Arc;
 
 use tokio::time::Instant;
@@ -7,7 +8,7 @@ use tokio::time::Instant;
 use super::ahead::{Ahead, Next};
 use super::memory::Memory;
 use super::several::may_share;
-use super::{Answer, Shared, Submitted, fitting, pace, touched};
+use super::{Shared, Submitted, answer, fitting, pace, touched};
 use crate::broken::{self, Control, crash_point};
 use crate::courier::departures::Departures;
 use crate::decide::{self, Append, Command, Reply, State, Touched};
@@ -80,7 +81,7 @@ impl<'a> Flusher<'a> {
     }
 
     /// The next batch; `None` ends the flusher.
-    pub(super) fn next(&mut self) -> Option<(Vec<Submitted>, Option<Decided>)> {
+    pub(super) fn next(&mut self) -> Option<(Submitted, Option<Decided>)> {
         self.grows = true;
         match self.ahead.take() {
             Some(Ahead { batch, decided }) => Some((batch, decided)),
@@ -90,104 +91,85 @@ impl<'a> Flusher<'a> {
 
     /// One bad command never fails its neighbours: on an error that is not the database's absence,
     /// each is decided on its own.
-    pub(super) async fn flush(&mut self, batch: Vec<Submitted>, decided: Option<Decided>) {
-        let (mut commands, mut replies): (Vec<_>, Vec<_>) = batch
-            .into_iter()
-            .map(|one| (one.command, one.reply))
-            .unzip();
-        match self
-            .decide(&mut commands, Some(&mut replies), decided)
-            .await
-        {
-            Ok(answers) => {
-                for (reply, answer) in replies.into_iter().zip(answers) {
-                    answer_to(reply, Ok(answer));
-                }
-            }
-            Err(Error::TooSlow(cause)) if commands.len() > 1 => {
-                let organization = &self.organization;
+    pub(super) async fn flush(&mut self, mut batch: Submitted, decided: Option<Decided>) {
+        let flushed = self.decide(&mut batch, decided).await;
+        let organization = &self.organization;
+        match flushed {
+            Ok(()) => {}
+            Err(Error::TooSlow(cause)) if batch.commands.len() > 1 => {
                 tracing::warn!(%organization, error = %cause, "a batch is cut in two");
                 self.grows = false;
-                let mut first: Vec<_> = commands
-                    .into_iter()
-                    .zip(replies)
-                    .map(|(command, reply)| Submitted::new(command, reply))
-                    .collect();
-                let second = first.split_off(first.len() / 2);
-                Box::pin(self.flush(first, None)).await;
+                let second = batch.split_off(batch.commands.len() / 2);
+                Box::pin(self.flush(batch, None)).await;
                 self.forget();
                 Box::pin(self.flush(second, None)).await;
             }
-            Err(error) if commands.len() == 1 || !error.is_about_the_statement() => {
-                let organization = &self.organization;
+            Err(error) if batch.commands.len() == 1 || !error.is_about_the_statement() => {
                 tracing::warn!(%organization, %error, cause = ?error, "a batch was not appended");
-                let mut error = Some(error);
-                for reply in replies {
-                    let one = error
-                        .take()
-                        .unwrap_or(Error::Unavailable(sqlx::Error::PoolTimedOut));
-                    answer_to(reply, Err(one));
-                }
+                let rest = || Error::Unavailable(sqlx::Error::PoolTimedOut);
+                let errors = iter::once(error).chain(iter::repeat_with(rest));
+                answer(&mut batch.answers, errors.map(Err));
             }
             Err(error) => {
-                let organization = &self.organization;
                 tracing::warn!(%organization, %error, cause = ?error, "a batch is run one by one");
-                for (command, reply) in commands.into_iter().zip(replies) {
+                self.grows = false;
+                while !batch.commands.is_empty() {
+                    let others = batch.split_off(1);
                     self.forget();
-                    let answer = self.decide(&mut vec![command], None, None).await;
-                    answer_to(reply, answer.map(|mut answers| answers.remove(0)));
+                    if let Err(error) = self.decide(&mut batch, None).await {
+                        answer(&mut batch.answers, [Err(error)]);
+                    }
+                    batch = others;
                 }
             }
         }
     }
 
-    /// Reads, decides and appends until the head stood still for it. The first time, the batch may
-    /// have been decided before. Each time that it did not, commands that have come since join the
-    /// batch, if they have where to be answered: the next race is then for all of them.
+    /// Reads, decides and appends until the head stood still for it, and answers. The first time, the
+    /// batch may have been decided before. Each time that it did not, commands that have come since
+    /// join the batch: the next race is then for all of them. On an error nobody was answered.
     async fn decide(
         &mut self,
-        commands: &mut Vec<Command>,
-        mut replies: Option<&mut Vec<Answer>>,
+        batch: &mut Submitted,
         mut decided: Option<Decided>,
-    ) -> Result<Vec<Reply>, Error> {
-        let mut touched = touched(commands);
+    ) -> Result<(), Error> {
+        let mut touched = touched(&batch.commands);
         let mut pace = pace::Pace::default();
         let mut lost = 0;
         loop {
             let locked = lost >= PATIENCE;
             let attempt = match decided.take() {
-                Some(decided) => Box::pin(self.append(commands, decided)).await,
+                Some(decided) => Box::pin(self.append(batch, decided)).await,
                 // One that lost waits for its head from then on, which a shared statement does not.
-                None if lost == 0 && self.shares(commands, &touched) => {
-                    let Some(attempt) = Box::pin(self.share(commands, &touched)).await else {
+                None if lost == 0 && self.shares(&batch.commands, &touched) => {
+                    let Some(attempt) = Box::pin(self.share(batch, &touched)).await else {
                         self.alone = true;
                         continue;
                     };
                     attempt
                 }
-                None => Box::pin(self.attempt(commands, &touched, locked)).await,
+                None => Box::pin(self.attempt(batch, &touched, locked)).await,
             };
-            if !matches!(attempt, Ok(Some(_))) {
+            if !matches!(attempt, Ok(true)) {
                 self.forget();
             }
             match attempt {
-                Ok(Some(replies)) => return Ok(replies),
-                Ok(None) | Err(Error::Conflict(_) | Error::Exists(_)) if lost < 2 * PATIENCE => {
+                Ok(true) => return Ok(()),
+                Ok(false) | Err(Error::Conflict(_) | Error::Exists(_)) if lost < 2 * PATIENCE => {
                     lost += 1;
                     self.shared.metrics.lost_race();
                     // Those who join late would have few chances.
-                    let replies = replies.as_mut().filter(|_| lost <= PATIENCE && self.grows);
-                    if let Some(replies) = replies {
-                        for one in self.joining(commands) {
-                            one.command.touch(&mut touched);
-                            commands.push(one.command);
-                            replies.push(one.reply);
-                            pace = pace::Pace::default();
+                    let joining = (lost <= PATIENCE && self.grows).then(|| self.joining(batch));
+                    if let Some(joining) = joining.flatten() {
+                        for command in &joining.commands {
+                            command.touch(&mut touched);
                         }
                         touched.dedup();
+                        batch.append(joining);
+                        pace = pace::Pace::default();
                     }
                 }
-                Ok(None) => return Err(Error::Exhausted),
+                Ok(false) => return Err(Error::Exhausted),
                 Err(error @ (Error::Unavailable(_) | Error::Exhausted)) => {
                     pace.wait_or(error).await?;
                 }
@@ -198,30 +180,31 @@ impl<'a> Flusher<'a> {
 
     /// Commands that join a batch, as far as they fit: what was taken ahead, if anything was, then what
     /// waits.
-    fn joining(&mut self, commands: &[Command]) -> Vec<Submitted> {
-        let weight = commands.iter().map(Command::weight).sum();
-        let batch = (commands.len(), weight);
+    fn joining(&mut self, batch: &Submitted) -> Option<Submitted> {
+        let weight = batch.commands.iter().map(Command::weight).sum();
+        let size = (batch.commands.len(), weight);
         if let Some(Ahead { batch: next, .. }) = &self.ahead {
-            let fits = fitting(next, batch) == next.len();
+            let fits = fitting(&next.commands, size) == next.commands.len();
             let ahead = fits.then(|| self.ahead.take()).flatten();
-            return ahead.map_or_else(Vec::new, |ahead| ahead.batch);
+            return ahead.map(|ahead| ahead.batch);
         }
         let mut waiting = self.shared.lock();
-        let queue = waiting.get_mut(&self.organization);
-        queue.map_or_else(Vec::new, |queue| {
-            let fit = fitting(&queue.commands, batch);
-            queue.commands.drain(..fit).collect()
-        })
+        let queue = &mut waiting.get_mut(&self.organization)?.submitted;
+        let fit = fitting(&queue.commands, size);
+        let others = queue.split_off(fit);
+        (fit > 0).then(|| std::mem::replace(queue, others))
     }
 
-    /// One round; `None` when another node moved the head in between.
+    /// One round: whether the batch was appended and answered, which it was not when another node moved
+    /// the head in between.
     pub(super) async fn attempt(
         &mut self,
-        commands: &[Command],
+        batch: &mut Submitted,
         touched: &Touched,
         locked: bool,
-    ) -> Result<Option<Vec<Reply>>, Error> {
+    ) -> Result<bool, Error> {
         let (shared, organization) = (self.shared, &self.organization);
+        let commands = &batch.commands;
         crash_point!("round", named(commands));
         let mut round = match self.spare.take() {
             _ if locked => shared.store.locked_round(organization).await?,
@@ -247,11 +230,11 @@ impl<'a> Flusher<'a> {
             round = shared.store.round().await?;
         }
         let decided = Decided::new(organization, (round, state), commands, departures)?;
-        let replies = self.append(commands, decided).await?;
-        if locked && replies.is_some() {
+        let appended = self.append(batch, decided).await?;
+        if locked && appended {
             shared.metrics.head_lock();
         }
-        Ok(replies)
+        Ok(appended)
     }
 
     /// Whether a batch is to share its statements.
@@ -259,13 +242,15 @@ impl<'a> Flusher<'a> {
         !self.alone && self.shared.is_crowded() && may_share(commands, touched)
     }
 
-    /// One round in statements that serve several organizations; `None` when it must be made alone.
+    /// As [`Self::attempt`], in statements that serve several organizations; `None` when the batch must
+    /// be dealt with alone.
     async fn share(
         &mut self,
-        commands: &[Command],
+        batch: &mut Submitted,
         touched: &Touched,
-    ) -> Option<Result<Option<Vec<Reply>>, Error>> {
+    ) -> Option<Result<bool, Error>> {
         let (shared, organization) = (self.shared, &self.organization);
+        let Submitted { commands, answers } = batch;
         // Others may need the connection, and what was remembered is not used.
         self.spare = None;
         self.memory = Memory::default();
@@ -273,26 +258,23 @@ impl<'a> Flusher<'a> {
         let mut state = shared.read_shared(organization, touched).await?;
         let (replies, append) = decide::decide(organization, &mut state, commands);
         if append.is_empty() {
-            return Some(Ok(Some(replies)));
+            answer(answers, replies.into_iter().map(Ok));
+            return Some(Ok(true));
         }
         let begun = Instant::now();
         crash_point!("append", named(commands));
         let written = shared.append_shared(organization, state, append).await;
         let (written, append) = written?;
-        if !written {
-            return Some(Ok(None));
+        if written {
+            self.appended(commands, &append, (Departures::default(), begun));
+            answer(answers, replies.into_iter().map(Ok));
         }
-        self.appended(commands, &append, (Departures::default(), begun));
-        Some(Ok(Some(replies)))
+        Some(Ok(written))
     }
 
-    /// Appends what was decided, and meanwhile deals with the next batch; `None` when another node
-    /// moved the head in between.
-    async fn append(
-        &mut self,
-        commands: &[Command],
-        decided: Decided,
-    ) -> Result<Option<Vec<Reply>>, Error> {
+    /// Appends what was decided and answers, and meanwhile deals with the next batch; `false` when
+    /// another node moved the head in between.
+    async fn append(&mut self, batch: &mut Submitted, decided: Decided) -> Result<bool, Error> {
         let Decided {
             round,
             state,
@@ -301,41 +283,52 @@ impl<'a> Flusher<'a> {
             replies,
             departures,
         } = decided;
+        let Submitted { commands, answers } = batch;
+        let replies = replies.into_iter().map(Ok);
         let (shared, version) = (self.shared, state.head.version);
         let Some(statement) = statement else {
+            answer(answers, replies);
             self.forget();
             self.memory = Memory::of(state, version);
-            return Ok(Some(replies));
+            return Ok(true);
         };
         let begun = Instant::now();
         crash_point!("append", named(commands));
-        let accepts = matches!(commands, [Command::Accept(_), ..]);
+        let accepts = matches!(commands.as_slice(), [Command::Accept(_), ..]);
         if accepts && broken::is(Control::AcknowledgeEarly) {
+            answer(answers, replies);
             let later = (statement, append, departures);
             shared.append_later(&self.organization, round, later);
-            return Ok(Some(replies));
+            return Ok(true);
         }
-        let appending = round.append(statement);
+        let spare = self.spare.take();
+        let enough = commands.len().div_ceil(2);
+        let appending = async {
+            let appended = round.append(statement).await;
+            if matches!(appended, Ok((true, _))) {
+                self.appended(commands, &append, (departures, begun));
+                answer(answers, replies);
+            }
+            appended
+        };
         let (appended, ahead) = if self.ahead.is_none() {
             let next = Next {
                 shared,
                 organization: &self.organization,
-                enough: commands.len().div_ceil(2),
+                enough,
                 base: (&state, &append),
             };
-            next.beside(appending, self.spare.take()).await
+            next.beside(appending, spare).await
         } else {
             (appending.await, None)
         };
         self.ahead = ahead.or(self.ahead.take());
         let (moved, spare) = appended?;
         self.spare = spare;
-        if !moved {
-            return Ok(None);
+        if moved {
+            self.memory = Memory::of(state, version + 1);
         }
-        self.appended(commands, &append, (departures, begun));
-        self.memory = Memory::of(state, version + 1);
-        Ok(Some(replies))
+        Ok(moved)
     }
 
     /// The batch is durable: whom it concerns is told.
@@ -385,9 +378,4 @@ async fn read(
 #[cfg(feature = "broken")]
 pub(super) fn named(commands: &[Command]) -> &'static str {
     commands.first().map_or("nothing", Command::name)
-}
-
-/// A caller that went away does not need its answer.
-fn answer_to(reply: Answer, answer: Result<Reply, Error>) {
-    drop(reply.send(answer));
 }

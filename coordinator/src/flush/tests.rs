@@ -225,18 +225,24 @@ fn busy(started: &Started) -> Settle {
     }
 }
 
+/// One round of a flusher, which remembers the one before.
+async fn round(flusher: &mut Flusher<'_>, command: Command, locked: bool) -> Reply {
+    let (answer, mut reply) = oneshot::channel();
+    let mut batch = Submitted::default();
+    batch.push(command, answer);
+    let touched = touched(&batch.commands);
+    assert!(flusher.attempt(&mut batch, &touched, locked).await.unwrap());
+    reply.try_recv().unwrap().unwrap()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_round_under_the_heads_lock_comes_to_the_same_and_lets_go() {
     let scratch = Scratch::start().await;
     let node = prepared(&scratch).await;
     for (name, locked) in [("a", true), ("b", false), ("c", true)] {
-        let commands = [create(name, "notes", name)];
-        let mut touched = Touched::default();
-        commands[0].touch(&mut touched);
         let mut flusher = Flusher::new(&node.shared, organization());
-        let round = flusher.attempt(&commands, &touched, locked);
-        let replies = round.await.unwrap().unwrap();
-        assert!(matches!(replies[0], Reply::Confirmed(_)), "{replies:?}");
+        let reply = round(&mut flusher, create(name, "notes", name), locked).await;
+        assert!(matches!(reply, Reply::Confirmed(_)), "{reply:?}");
     }
     // One that is given up lets go as well: the next round is not held up.
     drop(scratch.store.locked_round(&organization()).await.unwrap());

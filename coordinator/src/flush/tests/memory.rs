@@ -12,14 +12,6 @@ async fn claim(node: &Flushers, owner: uuid::Uuid) {
     assert!(matches!(reply, Ok(Reply::Claimed(_))), "{reply:?}");
 }
 
-/// One round of a flusher that remembers.
-async fn round(flusher: &mut Flusher<'_>, command: Command) -> Reply {
-    let commands = [command];
-    let touched = touched(&commands);
-    let round = flusher.attempt(&commands, &touched, false);
-    round.await.unwrap().unwrap().remove(0)
-}
-
 fn start(owner: uuid::Uuid, sequence: i64) -> Command {
     Command::Start(Start {
         source: "crm".to_owned(),
@@ -40,16 +32,16 @@ async fn what_is_remembered_does_not_outlive_an_append_of_another_node() {
     claim(&here, owner).await;
     let mut flusher = Flusher::new(&here.shared, organization());
     for name in ["1", "2"] {
-        round(&mut flusher, create(name, "airports", name)).await;
+        round(&mut flusher, create(name, "airports", name), false).await;
     }
-    let reply = round(&mut flusher, start(owner, 1)).await;
+    let reply = round(&mut flusher, start(owner, 1), false).await;
     let Reply::Started(started) = reply else {
         panic!("{reply:?}")
     };
     assert_eq!(started.body, "{}");
     let reply = there.submit(&organization(), start(owner, 2)).await;
     assert!(matches!(reply, Ok(Reply::Started(_))), "{reply:?}");
-    let reply = round(&mut flusher, start(owner, 2)).await;
+    let reply = round(&mut flusher, start(owner, 2), false).await;
     assert!(matches!(reply, Reply::NotStartable(_)), "{reply:?}");
 }
 
@@ -62,8 +54,8 @@ async fn the_receipt_that_is_handed_over_is_the_recorded_one() {
     claim(&node, owner).await;
     let mut waiter = node.shared.wake.commit(&organization, "a");
     let mut flusher = Flusher::new(&node.shared, organization.clone());
-    round(&mut flusher, create("a", "airports", "2")).await;
-    let Reply::Started(started) = round(&mut flusher, start(owner, 1)).await else {
+    round(&mut flusher, create("a", "airports", "2"), false).await;
+    let Reply::Started(started) = round(&mut flusher, start(owner, 1), false).await else {
         panic!("not started")
     };
     let settle = Settle {
@@ -71,7 +63,7 @@ async fn the_receipt_that_is_handed_over_is_the_recorded_one() {
         outcome: outcome_of(2),
         ..busy(&started)
     };
-    round(&mut flusher, Command::Settle(settle)).await;
+    round(&mut flusher, Command::Settle(settle), false).await;
     waiter.rung().await;
     // A ring of another kind takes nothing back.
     node.shared.wake.ring_all();
