@@ -153,6 +153,8 @@ pub struct StoredRow {
     pub row: ManagedRow,
     /// Position of its last change.
     pub sync_id: i64,
+    /// Where the table held it when it was read (`ctid`); `None` when that is not known.
+    pub stood_at: Option<String>,
 }
 
 /// A row in a Data Source, as far as it is known.

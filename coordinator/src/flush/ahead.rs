@@ -123,7 +123,9 @@ fn lay_over(state: &mut State, touched: &Touched, base: &State, append: &Append)
     for key in &touched.rows {
         match append.rows.get(key) {
             Some(Some(row)) => {
-                state.rows.insert(key.clone(), row.clone());
+                let mut row = row.clone();
+                row.stood_at = None;
+                state.rows.insert(key.clone(), row);
             }
             Some(None) => {
                 state.rows.remove(key);

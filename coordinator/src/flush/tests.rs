@@ -15,9 +15,10 @@ use backends::operation::{Change, OnStale, Operation, OperationKind, RowKey};
 use serde_json::json;
 use sqlx::Row;
 
+use super::flusher::Decided;
 use super::*;
 use crate::admit::schema::Schema;
-use crate::decide::{Accept, Control, PushSchema, Settle, Start, Started};
+use crate::decide::{Accept, Control, PushSchema, Settle, Start, Started, State};
 use crate::domain::{
     Commit, CommitId, CommitState, Participant, ParticipantKind, Route, SourceSettings,
 };
@@ -141,6 +142,15 @@ fn create(name: &str, model: &str, id: &str) -> Command {
     })
 }
 
+fn of_note(name: &str, id: &str, kind: OperationKind) -> Command {
+    let Command::Accept(mut accept) = create(name, "notes", id) else {
+        unreachable!("a commit is accepted")
+    };
+    let commit = Arc::make_mut(&mut accept.commit);
+    commit.operations[0].kind = kind;
+    Command::Accept(accept)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_confirmed_commit_reads_back_with_its_rows() {
     let scratch = Scratch::start().await;
@@ -159,6 +169,48 @@ async fn a_confirmed_commit_reads_back_with_its_rows() {
         .await
         .unwrap();
     assert!(matches!(again, Reply::Replay(_)), "{again:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_was_moved_after_it_was_read_is_found_by_its_key() {
+    let scratch = Scratch::start().await;
+    let (node, organization) = (prepared(&scratch).await, organization());
+    // The first leaves a gap, so that the others move up.
+    for command in [
+        create("a", "notes", "1"),
+        create("b", "notes", "2"),
+        create("c", "notes", "3"),
+        of_note("d", "1", OperationKind::Delete),
+    ] {
+        node.submit(&organization, command).await.unwrap();
+    }
+    let commands = [of_note("e", "2", OperationKind::Archive)];
+    let touched = touched(&commands);
+    let mut round = scratch.store.round().await.unwrap();
+    let state = round.read(&organization, &touched).await.unwrap().unwrap();
+    let stood_at = |state: &State| state.rows.values().next()?.stood_at.clone();
+    let before = stood_at(&state);
+    let departures = Departures::default();
+    let decided = Decided::new(&organization, (round, state), &commands, departures).unwrap();
+    sqlx::query("VACUUM FULL managed_rows")
+        .execute(&scratch.store.reads)
+        .await
+        .unwrap();
+    let (written, _) = decided
+        .round
+        .append(decided.statement.unwrap())
+        .await
+        .unwrap();
+    assert!(written);
+    let mut round = scratch.store.round().await.unwrap();
+    let after = round.read(&organization, &touched).await.unwrap().unwrap();
+    assert_ne!(before, stood_at(&after));
+    let archived = "SELECT array_agg(row_id) FROM managed_rows WHERE archived_at IS NOT NULL";
+    let archived: Vec<String> = sqlx::query_scalar(archived)
+        .fetch_one(&scratch.store.reads)
+        .await
+        .unwrap();
+    assert_eq!(archived, ["2"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -12,7 +12,7 @@ use super::Error;
 use crate::broken::{self, Control};
 use crate::decide::{
     Action, Append, AttemptClose, AttemptOpen, DeltaRow, Guard, InboxEntry, LedgerEntry, Source,
-    State,
+    State, StoredRow,
 };
 use crate::domain::{OrganizationId, RequestError, Trigger};
 
@@ -286,25 +286,15 @@ fn rows(statement: &mut Statement, batches: &[Batch<'_>]) -> Result<(), Error> {
         })
     });
     let (added, changed): (Vec<_>, Vec<_>) = put.into_iter().partition(|(_, (.., new))| *new);
-    for (name, sql, put) in [
-        (
-            "rows_added",
-            include_str!("sql/append/rows_added.sql"),
-            added,
-        ),
-        ("rows_put", include_str!("sql/append/rows_put.sql"), changed),
-    ] {
-        if put.is_empty() {
-            continue;
-        }
-        let put: Vec<&_> = put.iter().collect();
-        let part = statement.part(name, sql);
-        part.column(&put, |(place, _)| *place)?;
-        part.column(&put, |(_, (key, ..))| key.model.as_str())?;
-        part.column(&put, |(_, (key, ..))| key.id.as_str())?;
-        part.column(&put, |(_, (_, stored, _))| stored.row.row.text())?;
-        part.column(&put, |(_, (_, stored, _))| stored.sync_id)?;
-        part.column(&put, |(_, (_, stored, _))| stored.row.archived)?;
+    if !added.is_empty() {
+        let part = statement.part("rows_added", include_str!("sql/append/rows_added.sql"));
+        row_columns(part, &added.iter().collect::<Vec<_>>())?;
+    }
+    if !changed.is_empty() {
+        let changed: Vec<&_> = changed.iter().collect();
+        let part = statement.part("rows_put", include_str!("sql/append/rows_put.sql"));
+        row_columns(part, &changed)?;
+        part.column(&changed, |(_, (_, stored, _))| stored.stood_at.as_deref())?;
     }
     let removed = placed(batches, |append| {
         let rows = append.rows.iter();
@@ -318,6 +308,19 @@ fn rows(statement: &mut Statement, batches: &[Batch<'_>]) -> Result<(), Error> {
         part.column(&removed, |(_, key)| key.id.as_str())?;
     }
     Ok(())
+}
+
+/// Rows as they stand after their batches, with the batch's place.
+fn row_columns<'a>(
+    part: &mut Statement,
+    put: &[&'a (i32, (&'a RowKey, &'a StoredRow, bool))],
+) -> Result<(), Error> {
+    part.column(put, |(place, _)| *place)?;
+    part.column(put, |(_, (key, ..))| key.model.as_str())?;
+    part.column(put, |(_, (key, ..))| key.id.as_str())?;
+    part.column(put, |(_, (_, stored, _))| stored.row.row.text())?;
+    part.column(put, |(_, (_, stored, _))| stored.sync_id)?;
+    part.column(put, |(_, (_, stored, _))| stored.row.archived)
 }
 
 fn groups(statement: &mut Statement, append: &Append) -> Result<(), Error> {

@@ -322,6 +322,7 @@ fn stored_row(row: &PgRow, key: &RowKey) -> Result<StoredRow, Error> {
             archived: row.try_get("f1")?,
         },
         sync_id: row.try_get("n1")?,
+        stood_at: row.try_get("t2")?,
     })
 }
 

@@ -39,6 +39,7 @@ pub(super) fn apply(
         let stood = state.rows.get(&key);
         let added = stood.is_none() && !append.rows.contains_key(&key);
         let before = stood.map(|stored| groups(&stored.row));
+        let stood_at = stood.and_then(|stored| stored.stood_at.clone());
         let membership = Membership::of(
             delta.change.kind,
             before.unwrap_or_default(),
@@ -47,6 +48,7 @@ pub(super) fn apply(
         let stored = row.map(|row| StoredRow {
             row,
             sync_id: delta.sync_id,
+            stood_at,
         });
         if let Some(stored) = &stored {
             state.rows.insert(key.clone(), stored.clone());

@@ -32,13 +32,11 @@ async fn ran(scratch: &Scratch, name: &str, state: &str) {
     }
 }
 
-fn of_note(name: &str, kind: OperationKind) -> Command {
-    let Command::Accept(mut accept) = create(name, "notes", "1") else {
-        unreachable!("a commit is accepted")
-    };
-    let commit = Arc::make_mut(&mut accept.commit);
-    commit.operations[0].kind = kind;
-    Command::Accept(accept)
+/// A call, on its way.
+fn submit(node: &Flushers, command: Command) -> tokio::task::JoinHandle<Result<Reply, Error>> {
+    let node = node.clone();
+    #[expect(clippy::disallowed_methods, reason = "its caller waits for it")]
+    tokio::spawn(async move { node.submit(&organization(), command).await })
 }
 
 /// Submits a commit whose append waits, and one behind it that is decided meanwhile.
@@ -47,14 +45,9 @@ async fn both(
     node: &Flushers,
     behind: Command,
 ) -> [tokio::task::JoinHandle<Result<Reply, Error>>; 2] {
-    let submit = |command| {
-        let node = node.clone();
-        #[expect(clippy::disallowed_methods, reason = "its caller waits for it")]
-        tokio::spawn(async move { node.submit(&organization(), command).await })
-    };
-    let first = submit(create("a", "notes", "1"));
+    let first = submit(node, create("a", "notes", "1"));
     ran(scratch, "append", "active").await;
-    let second = submit(behind);
+    let second = submit(node, behind);
     ran(scratch, "read", "idle").await;
     [first, second]
 }
@@ -69,7 +62,7 @@ async fn what_is_decided_ahead_rests_on_the_append_in_flight() {
         let scratch = Scratch::start().await;
         let node = prepared(&scratch).await;
         let holder = held(&scratch).await;
-        let [first, second] = both(&scratch, &node, of_note("b", kind)).await;
+        let [first, second] = both(&scratch, &node, of_note("b", "1", kind)).await;
         holder.rollback().await.unwrap();
         let first = first.await.unwrap().unwrap();
         assert!(matches!(first, Reply::Confirmed(_)), "{first:?}");
@@ -86,11 +79,40 @@ async fn what_is_decided_ahead_rests_on_the_append_in_flight() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_batch_is_answered_although_the_next_one_is_still_being_read() {
+    let scratch = Scratch::start().await;
+    let node = prepared(&scratch).await;
+    let holder = held(&scratch).await;
+    let first = submit(&node, create("a", "notes", "1"));
+    ran(&scratch, "append", "active").await;
+    // Gets its lock when that append has ended; whoever wants to read meanwhile waits behind it.
+    let mut locker = scratch.store.reads.begin().await.unwrap();
+    #[expect(clippy::disallowed_methods, reason = "it is waited for")]
+    let locking = tokio::spawn(async move {
+        let lock = "-- lock
+                    LOCK TABLE managed_rows";
+        locker.execute(lock).await.unwrap();
+        locker
+    });
+    ran(&scratch, "lock", "active").await;
+    let second = submit(&node, create("b", "notes", "2"));
+    ran(&scratch, "read", "active").await;
+    holder.rollback().await.unwrap();
+    let first = tokio::time::timeout(Duration::from_secs(10), first).await;
+    let first = first.expect("it does not wait for the next");
+    assert!(matches!(first, Ok(Ok(Reply::Confirmed(_)))), "{first:?}");
+    assert!(!second.is_finished());
+    locking.await.unwrap().rollback().await.unwrap();
+    let second = second.await.unwrap();
+    assert!(matches!(second, Ok(Reply::Confirmed(_))), "{second:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_was_decided_ahead_is_decided_again_when_another_node_was_first() {
     let scratch = Scratch::start().await;
     let node = prepared(&scratch).await;
     let mut holder = held(&scratch).await;
-    let behind = of_note("b", OperationKind::Update);
+    let behind = of_note("b", "1", OperationKind::Update);
     let [first, second] = both(&scratch, &node, behind).await;
     // As another node's append does.
     let other: &mut PgConnection = &mut holder;

@@ -35,7 +35,7 @@ CROSS JOIN LATERAL (
 
 UNION ALL
 SELECT 3, r.model, r.row_id,
-       r.row::text, NULL, NULL, NULL, NULL, NULL,
+       r.row::text, r.ctid::text, NULL, NULL, NULL, NULL,
        r.sync_id, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
        NULL, NULL, NULL, NULL, NULL,
        r.archived_at IS NOT NULL, NULL, NULL,
@@ -44,7 +44,7 @@ SELECT 3, r.model, r.row_id,
        NULL, NULL, NULL
 FROM unnest($3::text[], $4::text[]) AS wanted (model, row_id)
 CROSS JOIN LATERAL (
-    SELECT * FROM managed_rows
+    SELECT *, ctid FROM managed_rows
     WHERE org_id = $1 AND model = wanted.model AND row_id = wanted.row_id
     LIMIT 1
 ) AS r

@@ -25,14 +25,14 @@ CROSS JOIN LATERAL (
 
 UNION ALL
 SELECT 3, r.org_id, r.model, r.row_id,
-       r.row::text, NULL, NULL, NULL, NULL, NULL,
+       r.row::text, r.ctid::text, NULL, NULL, NULL, NULL,
        r.sync_id, NULL, NULL, NULL, NULL,
        r.archived_at IS NOT NULL, NULL, NULL,
        NULL, NULL, NULL, NULL,
        NULL
 FROM unnest($4::text[], $5::text[], $6::text[]) AS wanted (org_id, model, row_id)
 CROSS JOIN LATERAL (
-    SELECT * FROM managed_rows
+    SELECT *, ctid FROM managed_rows
     WHERE org_id = wanted.org_id AND model = wanted.model AND row_id = wanted.row_id
     LIMIT 1
 ) AS r

@@ -1,13 +1,25 @@
--- Managed rows that were there, as they stand after the batch. One may have been removed and made
--- anew in it.
-INSERT INTO managed_rows (org_id, model, row_id, row, sync_id, archived_at)
-SELECT head.org_id, put.model, put.row_id, put.row::jsonb, put.sync_id, CASE WHEN put.archived THEN head.now END
+-- Managed rows that were there, as they stand after the batch. Each is found where it stood when it was
+-- read, which saves the way through the index; by key when that is not known or holds it no more, as
+-- after VACUUM FULL (LIMIT 1: see `read`).
+UPDATE managed_rows
+SET row = put.row::jsonb, sync_id = put.sync_id,
+    archived_at = CASE WHEN put.archived THEN coalesce(managed_rows.archived_at, head.now) END
 FROM head
-JOIN unnest(?::int[], ?::text[], ?::text[], ?::text[], ?::bigint[], ?::boolean[])
-    AS put (place, model, row_id, row, sync_id, archived)
+JOIN unnest(?::int[], ?::text[], ?::text[], ?::text[], ?::bigint[], ?::boolean[], ?::text[])
+    AS put (place, model, row_id, row, sync_id, archived, stood_at)
     ON put.place = head.place
-ON CONFLICT (org_id, model, row_id) DO UPDATE
-SET row = excluded.row, sync_id = excluded.sync_id,
-    archived_at = CASE
-        WHEN excluded.archived_at IS NOT NULL THEN coalesce(managed_rows.archived_at, excluded.archived_at)
-    END
+CROSS JOIN LATERAL (
+    SELECT coalesce(
+        (
+            SELECT ctid FROM managed_rows
+            WHERE ctid = put.stood_at::tid
+              AND org_id = head.org_id AND model = put.model AND row_id = put.row_id
+        ),
+        (
+            SELECT ctid FROM managed_rows
+            WHERE org_id = head.org_id AND model = put.model AND row_id = put.row_id
+            LIMIT 1
+        )
+    ) AS at
+) AS found
+WHERE managed_rows.ctid = found.at
