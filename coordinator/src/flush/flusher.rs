@@ -17,8 +17,15 @@ use crate::store::Error;
 use crate::store::append::{Batch, Statement};
 use crate::store::round::Round;
 
-/// Lost races on a hot head after which the batch takes the head's lock first.
-const PATIENCE: u32 = 4;
+/// Races that a batch loses before it takes the head's lock first.
+const PATIENCE: u32 = 2;
+
+/// Batches that take the head's lock at once after one that lost so many races: another node writes to
+/// the organization too, and a race that is lost costs a read and an append.
+const WARY: u32 = 16;
+
+/// Races that a batch loses at most.
+const LOSSES: u32 = 8;
 
 /// A batch that was decided, and is to be appended.
 pub(super) struct Decided {
@@ -65,6 +72,8 @@ pub(super) struct Flusher<'a> {
     alone: bool,
     /// A batch may grow: it was not cut because it was too large.
     grows: bool,
+    /// So many batches take the head's lock at once, and nothing is decided ahead of its turn.
+    wary: u32,
 }
 
 impl<'a> Flusher<'a> {
@@ -77,6 +86,7 @@ impl<'a> Flusher<'a> {
             ahead: None,
             alone: broken::is(Control::AcknowledgeEarly),
             grows: true,
+            wary: 0,
         }
     }
 
@@ -137,7 +147,7 @@ impl<'a> Flusher<'a> {
         let mut pace = pace::Pace::default();
         let mut lost = 0;
         loop {
-            let locked = lost >= PATIENCE;
+            let locked = lost >= PATIENCE || self.wary > 0;
             let attempt = match decided.take() {
                 Some(decided) => Box::pin(self.append(batch, decided)).await,
                 // One that lost waits for its head from then on, which a shared statement does not.
@@ -154,12 +164,18 @@ impl<'a> Flusher<'a> {
                 self.forget();
             }
             match attempt {
-                Ok(true) => return Ok(()),
-                Ok(false) | Err(Error::Conflict(_) | Error::Exists(_)) if lost < 2 * PATIENCE => {
+                Ok(true) => {
+                    self.wary = match lost {
+                        PATIENCE.. => WARY,
+                        _ => self.wary.saturating_sub(1),
+                    };
+                    return Ok(());
+                }
+                Ok(false) | Err(Error::Conflict(_) | Error::Exists(_)) if lost < LOSSES => {
                     lost += 1;
                     self.shared.metrics.lost_race();
                     // Those who join late would have few chances.
-                    let joining = (lost <= PATIENCE && self.grows).then(|| self.joining(batch));
+                    let joining = (lost <= LOSSES / 2 && self.grows).then(|| self.joining(batch));
                     if let Some(joining) = joining.flatten() {
                         for command in &joining.commands {
                             command.touch(&mut touched);
@@ -311,7 +327,7 @@ impl<'a> Flusher<'a> {
             }
             appended
         };
-        let (appended, ahead) = if self.ahead.is_none() {
+        let (appended, ahead) = if self.ahead.is_none() && self.wary == 0 {
             let next = Next {
                 shared,
                 organization: &self.organization,

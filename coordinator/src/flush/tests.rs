@@ -305,6 +305,40 @@ async fn a_round_under_the_heads_lock_comes_to_the_same_and_lets_go() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn after_a_batch_that_lost_its_races_the_next_take_the_lock_at_once() {
+    let scratch = Scratch::start().await;
+    let node = prepared(&scratch).await;
+    // As if another node were first each time, until the head's lock is taken first.
+    let lose = "CREATE SEQUENCE lost;
+                CREATE FUNCTION lose() RETURNS trigger LANGUAGE plpgsql AS $$
+                BEGIN
+                    IF EXISTS (
+                        SELECT FROM pg_locks WHERE pid = pg_backend_pid()
+                            AND relation = 'heads'::regclass AND mode = 'RowShareLock'
+                    ) THEN
+                        RETURN new;
+                    END IF;
+                    PERFORM nextval('lost');
+                    RETURN NULL;
+                END $$;
+                CREATE TRIGGER lose BEFORE UPDATE ON heads FOR EACH ROW EXECUTE FUNCTION lose()";
+    let lose = sqlx::raw_sql(lose).execute(&scratch.store.reads);
+    lose.await.unwrap();
+    let mut flusher = Flusher::new(&node.shared, organization());
+    for (name, lost) in [("a", 2), ("b", 2), ("c", 2)] {
+        let (answer, mut reply) = oneshot::channel();
+        let mut batch = Submitted::default();
+        batch.push(create(name, "notes", name), answer);
+        flusher.flush(batch, None).await;
+        let reply = reply.try_recv().unwrap();
+        assert!(matches!(reply, Ok(Reply::Confirmed(_))), "{reply:?}");
+        let counted = sqlx::query_scalar("SELECT last_value FROM lost");
+        let counted: i64 = counted.fetch_one(&scratch.store.reads).await.unwrap();
+        assert_eq!(counted, lost, "{name}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_commit_for_a_source_is_recorded_started_and_settled() {
     let scratch = Scratch::start().await;
     let node = prepared(&scratch).await;
