@@ -79,6 +79,8 @@ struct Queue {
 #[derive(Debug, Default)]
 struct Submitted {
     commands: Vec<Command>,
+    /// See [`Command::weight`].
+    weights: Vec<usize>,
     answers: Vec<Answer>,
 }
 
@@ -86,13 +88,17 @@ struct Submitted {
 type Answer = oneshot::Sender<Result<Reply, Error>>;
 
 impl Submitted {
-    fn push(&mut self, command: Command, answer: Answer) {
-        self.commands.push(command);
-        self.answers.push(answer);
+    fn one(command: Command, answer: Answer) -> Self {
+        Self {
+            weights: vec![command.weight()],
+            commands: vec![command],
+            answers: vec![answer],
+        }
     }
 
     fn append(&mut self, mut others: Self) {
         self.commands.append(&mut others.commands);
+        self.weights.append(&mut others.weights);
         self.answers.append(&mut others.answers);
     }
 
@@ -100,15 +106,32 @@ impl Submitted {
     fn split_off(&mut self, at: usize) -> Self {
         Self {
             commands: self.commands.split_off(at),
+            weights: self.weights.split_off(at),
             answers: self.answers.split_off(at),
         }
     }
 
-    /// Takes what fits in a batch, and is among the first so many; one at least.
-    fn first(&mut self, among: usize) -> Self {
-        let count = fitting(&self.commands[..among], (0, 0)).max(1);
+    /// Takes the first so many.
+    fn take(&mut self, count: usize) -> Self {
         let rest = self.split_off(count);
         std::mem::replace(self, rest)
+    }
+
+    /// Takes what fits in a batch, and is among the first so many; one at least.
+    fn first(&mut self, among: usize) -> Self {
+        let room = Self::default().room_for(&self.weights[..among]);
+        self.take(room.max(1))
+    }
+
+    /// How many of these, by their weights, fit in the batch that this is.
+    fn room_for(&self, weights: &[usize]) -> usize {
+        let mut weight: usize = self.weights.iter().sum();
+        let room = BATCH.saturating_sub(self.weights.len());
+        let fit = weights.iter().take(room).take_while(|one| {
+            weight += **one;
+            weight <= BATCH_WEIGHT
+        });
+        fit.count()
     }
 }
 
@@ -165,30 +188,27 @@ impl Flushers {
         if broken::is(Control::RequestFuture) && matches!(command, Command::Accept(_)) {
             return Box::pin(self.shared.decide_here(organization, command)).await;
         }
-        self.enqueue(organization, command, reply)?;
+        self.enqueue(organization, Submitted::one(command, reply))?;
         let span = tracing::debug_span!("append", command = name);
         let answer = answer.instrument(span).await;
         answer.unwrap_or(Err(Error::Unavailable(sqlx::Error::WorkerCrashed)))
     }
 
-    fn enqueue(
-        &self,
-        organization: &OrganizationId,
-        command: Command,
-        answer: Answer,
-    ) -> Result<(), Error> {
+    fn enqueue(&self, organization: &OrganizationId, submitted: Submitted) -> Result<(), Error> {
         let mut waiting = self.shared.lock();
         if let Some(queue) = waiting.get_mut(organization) {
             let many = queue.submitted.commands.len() >= WAITING;
-            if many && matches!(command, Command::Accept(_)) {
+            if many && matches!(submitted.commands[..], [Command::Accept(_)]) {
                 return Err(Error::Exhausted);
             }
-            queue.submitted.push(command, answer);
+            queue.submitted.append(submitted);
             queue.arrived.notify_one();
             return Ok(());
         }
-        let mut queue = Queue::default();
-        queue.submitted.push(command, answer);
+        let queue = Queue {
+            submitted,
+            arrived: Arc::default(),
+        };
         waiting.insert(organization.clone(), queue);
         let (shared, organization) = (Arc::clone(&self.shared), organization.clone());
         self.shared
@@ -235,8 +255,7 @@ impl Shared {
         command: Command,
     ) -> Result<Reply, Error> {
         let (answer, mut reply) = oneshot::channel();
-        let mut batch = Submitted::default();
-        batch.push(command, answer);
+        let mut batch = Submitted::one(command, answer);
         let touched = touched(&batch.commands);
         let mut flusher = Flusher::new(self, organization.clone());
         while !flusher.attempt(&mut batch, &touched, true).await? {}
@@ -279,16 +298,6 @@ impl Shared {
             }
         }
     }
-}
-
-/// How many of these fit in a batch that has so many commands, of this weight.
-fn fitting(queue: &[Command], (commands, mut weight): (usize, usize)) -> usize {
-    let room = queue.iter().take(BATCH.saturating_sub(commands));
-    let fit = room.take_while(|one| {
-        weight += one.weight();
-        weight <= BATCH_WEIGHT
-    });
-    fit.count()
 }
 
 fn touched(commands: &[Command]) -> Touched {

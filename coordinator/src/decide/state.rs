@@ -153,7 +153,7 @@ pub struct StoredRow {
     pub row: ManagedRow,
     /// Position of its last change.
     pub sync_id: i64,
-    /// Where the table held it when it was read (`ctid`); `None` when that is not known.
+    /// Where the table held it when it was read (`ctid`), as a hint; `None` when it was not there.
     pub stood_at: Option<String>,
 }
 

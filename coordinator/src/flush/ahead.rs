@@ -123,9 +123,7 @@ fn lay_over(state: &mut State, touched: &Touched, base: &State, append: &Append)
     for key in &touched.rows {
         match append.rows.get(key) {
             Some(Some(row)) => {
-                let mut row = row.clone();
-                row.stood_at = None;
-                state.rows.insert(key.clone(), row);
+                state.rows.insert(key.clone(), row.clone());
             }
             Some(None) => {
                 state.rows.remove(key);

@@ -1,14 +1,16 @@
 //! The flusher of one organization: batch after batch, read, decided and appended.
 
 use std::iter;
+use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::sync::Arc;
 
+use futures_util::FutureExt;
 use tokio::time::Instant;
 
 use super::ahead::{Ahead, Next};
 use super::memory::Memory;
 use super::several::may_share;
-use super::{Shared, Submitted, answer, fitting, pace, touched};
+use super::{Shared, Submitted, answer, pace, touched};
 use crate::broken::{self, Control, crash_point};
 use crate::courier::departures::Departures;
 use crate::decide::{self, Append, Command, Reply, State, Touched};
@@ -20,11 +22,12 @@ use crate::store::round::Round;
 /// Races that a batch loses before it takes the head's lock first.
 const PATIENCE: u32 = 2;
 
-/// Batches that take the head's lock at once after one that lost so many races: another node writes to
-/// the organization too, and a race that is lost costs a read and an append.
+/// Batches that take the head's lock first after one that lost so many races, as long as batch follows
+/// batch: another node writes to the organization too, and a race that is lost costs a read and an
+/// append.
 const WARY: u32 = 16;
 
-/// Races that a batch loses at most.
+/// Races that a batch may lose, and be tried again.
 const LOSSES: u32 = 8;
 
 /// A batch that was decided, and is to be appended.
@@ -72,7 +75,8 @@ pub(super) struct Flusher<'a> {
     alone: bool,
     /// A batch may grow: it was not cut because it was too large.
     grows: bool,
-    /// So many batches take the head's lock at once, and nothing is decided ahead of its turn.
+    /// So many batches take the head's lock first unless they share statements, and nothing is decided
+    /// ahead of its turn.
     wary: u32,
 }
 
@@ -147,10 +151,11 @@ impl<'a> Flusher<'a> {
         let mut pace = pace::Pace::default();
         let mut lost = 0;
         loop {
-            let locked = lost >= PATIENCE || self.wary > 0;
+            let locked = self.wary > 0;
             let attempt = match decided.take() {
                 Some(decided) => Box::pin(self.append(batch, decided)).await,
-                // One that lost waits for its head from then on, which a shared statement does not.
+                // One that lost waits for its head from then on, which a shared statement does not. To
+                // share comes first: a lock that is waited for takes a connection for each batch.
                 None if lost == 0 && self.shares(&batch.commands, &touched) => {
                     let Some(attempt) = Box::pin(self.share(batch, &touched)).await else {
                         self.alone = true;
@@ -165,15 +170,18 @@ impl<'a> Flusher<'a> {
             }
             match attempt {
                 Ok(true) => {
-                    self.wary = match lost {
-                        PATIENCE.. => WARY,
-                        _ => self.wary.saturating_sub(1),
-                    };
+                    self.wary = self.wary.saturating_sub(1);
                     return Ok(());
                 }
                 Ok(false) | Err(Error::Conflict(_) | Error::Exists(_)) if lost < LOSSES => {
                     lost += 1;
                     self.shared.metrics.lost_race();
+                    // The lock was lost as well, since the round took too long: it does not help.
+                    self.wary = if locked || lost < PATIENCE {
+                        0
+                    } else {
+                        WARY + 1
+                    };
                     // Those who join late would have few chances.
                     let joining = (lost <= LOSSES / 2 && self.grows).then(|| self.joining(batch));
                     if let Some(joining) = joining.flatten() {
@@ -197,18 +205,15 @@ impl<'a> Flusher<'a> {
     /// Commands that join a batch, as far as they fit: what was taken ahead, if anything was, then what
     /// waits.
     fn joining(&mut self, batch: &Submitted) -> Option<Submitted> {
-        let weight = batch.commands.iter().map(Command::weight).sum();
-        let size = (batch.commands.len(), weight);
         if let Some(Ahead { batch: next, .. }) = &self.ahead {
-            let fits = fitting(&next.commands, size) == next.commands.len();
+            let fits = batch.room_for(&next.weights) == next.weights.len();
             let ahead = fits.then(|| self.ahead.take()).flatten();
             return ahead.map(|ahead| ahead.batch);
         }
         let mut waiting = self.shared.lock();
         let queue = &mut waiting.get_mut(&self.organization)?.submitted;
-        let fit = fitting(&queue.commands, size);
-        let others = queue.split_off(fit);
-        (fit > 0).then(|| std::mem::replace(queue, others))
+        let room = batch.room_for(&queue.weights);
+        (room > 0).then(|| queue.take(room))
     }
 
     /// One round: whether the batch was appended and answered, which it was not when another node moved
@@ -222,6 +227,10 @@ impl<'a> Flusher<'a> {
         let (shared, organization) = (self.shared, &self.organization);
         let commands = &batch.commands;
         crash_point!("round", named(commands));
+        if locked {
+            // It would be held while the lock is waited for.
+            self.spare = None;
+        }
         let mut round = match self.spare.take() {
             _ if locked => shared.store.locked_round(organization).await?,
             Some(spare) => spare,
@@ -266,7 +275,9 @@ impl<'a> Flusher<'a> {
         touched: &Touched,
     ) -> Option<Result<bool, Error>> {
         let (shared, organization) = (self.shared, &self.organization);
-        let Submitted { commands, answers } = batch;
+        let Submitted {
+            commands, answers, ..
+        } = batch;
         // Others may need the connection, and what was remembered is not used.
         self.spare = None;
         self.memory = Memory::default();
@@ -299,7 +310,9 @@ impl<'a> Flusher<'a> {
             replies,
             departures,
         } = decided;
-        let Submitted { commands, answers } = batch;
+        let Submitted {
+            commands, answers, ..
+        } = batch;
         let replies = replies.into_iter().map(Ok);
         let (shared, version) = (self.shared, state.head.version);
         let Some(statement) = statement else {
@@ -327,6 +340,8 @@ impl<'a> Flusher<'a> {
             }
             appended
         };
+        // A panic costs this batch its answers, and not the next.
+        let appending = AssertUnwindSafe(appending).catch_unwind();
         let (appended, ahead) = if self.ahead.is_none() && self.wary == 0 {
             let next = Next {
                 shared,
@@ -339,7 +354,7 @@ impl<'a> Flusher<'a> {
             (appending.await, None)
         };
         self.ahead = ahead.or(self.ahead.take());
-        let (moved, spare) = appended?;
+        let (moved, spare) = appended.unwrap_or_else(|panic| resume_unwind(panic))?;
         self.spare = spare;
         if moved {
             self.memory = Memory::of(state, version + 1);

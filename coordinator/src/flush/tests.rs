@@ -280,8 +280,7 @@ fn busy(started: &Started) -> Settle {
 /// One round of a flusher, which remembers the one before.
 async fn round(flusher: &mut Flusher<'_>, command: Command, locked: bool) -> Reply {
     let (answer, mut reply) = oneshot::channel();
-    let mut batch = Submitted::default();
-    batch.push(command, answer);
+    let mut batch = Submitted::one(command, answer);
     let touched = touched(&batch.commands);
     assert!(flusher.attempt(&mut batch, &touched, locked).await.unwrap());
     reply.try_recv().unwrap().unwrap()
@@ -327,8 +326,7 @@ async fn after_a_batch_that_lost_its_races_the_next_take_the_lock_at_once() {
     let mut flusher = Flusher::new(&node.shared, organization());
     for (name, lost) in [("a", 2), ("b", 2), ("c", 2)] {
         let (answer, mut reply) = oneshot::channel();
-        let mut batch = Submitted::default();
-        batch.push(create(name, "notes", name), answer);
+        let batch = Submitted::one(create(name, "notes", name), answer);
         flusher.flush(batch, None).await;
         let reply = reply.try_recv().unwrap();
         assert!(matches!(reply, Ok(Reply::Confirmed(_))), "{reply:?}");

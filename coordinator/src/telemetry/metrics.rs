@@ -75,7 +75,9 @@ impl Metrics {
                 .build(),
             head_locks: meter
                 .u64_counter("coordinator.append.head_locks")
-                .with_description("Appends made under a lock after repeated losses")
+                .with_description(
+                    "Appends made under the head's lock, where nodes contend for one organization",
+                )
                 .build(),
             deltas: meter
                 .u64_counter("coordinator.deltas")
@@ -150,7 +152,7 @@ impl Metrics {
         self.lost_races.add(1, &[]);
     }
 
-    /// An append was made under the head's lock. Bad: more than now and then, as above.
+    /// An append was made under the head's lock, after races were lost. Bad as above.
     pub fn head_lock(&self) {
         self.head_locks.add(1, &[]);
     }

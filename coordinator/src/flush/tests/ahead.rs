@@ -133,6 +133,38 @@ async fn what_was_decided_ahead_is_decided_again_when_another_node_was_first() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_does_not_fit_into_a_batch_that_lost_its_race_waits_for_its_turn() {
+    let scratch = Scratch::start().await;
+    let node = prepared(&scratch).await;
+    let mut holder = held(&scratch).await;
+    let mut large = create("a", "notes", "1");
+    if let Command::Accept(accept) = &mut large {
+        accept.weight = BATCH_WEIGHT;
+    }
+    let first = submit(&node, large);
+    ran(&scratch, "append", "active").await;
+    // Not dealt with ahead: it is for a source.
+    let second = submit(&node, create("b", "airports", "2"));
+    let waits = || {
+        let waiting = node.shared.lock();
+        let queue = waiting.get(&organization());
+        queue.is_some_and(|queue| !queue.submitted.commands.is_empty())
+    };
+    while !waits() {
+        tokio::task::yield_now().await;
+    }
+    // As another node's append does.
+    let other: &mut PgConnection = &mut holder;
+    let moved = "UPDATE heads SET version = version + 1";
+    other.execute(moved).await.unwrap();
+    holder.commit().await.unwrap();
+    let first = first.await.unwrap();
+    assert!(matches!(first, Ok(Reply::Confirmed(_))), "{first:?}");
+    let second = second.await.unwrap();
+    assert!(matches!(second, Ok(Reply::Queued(..))), "{second:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_batch_that_lost_its_race_takes_along_what_has_come_since() {
     let scratch = Scratch::start().await;
     let node = prepared(&scratch).await;

@@ -65,6 +65,21 @@ async fn a_crowd_shares_statements_and_each_organization_has_its_own_log() {
     }
     let transactions = "SELECT count(DISTINCT xmin::text) FROM managed_rows";
     assert_eq!(count(&scratch, transactions).await, 1);
+    // Rows of one key are each organization's own.
+    let archived = organizations[..4]
+        .iter()
+        .map(|whose| node.submit(whose, of_note("b", "1", OperationKind::Archive)));
+    for reply in join_all(archived).await {
+        assert!(matches!(reply, Ok(Reply::Confirmed(_))), "{reply:?}");
+    }
+    let transactions = "SELECT count(DISTINCT xmin::text) FROM managed_rows
+                        WHERE archived_at IS NOT NULL";
+    assert_eq!(count(&scratch, transactions).await, 1);
+    let archived = "SELECT count(*) FROM managed_rows WHERE archived_at IS NOT NULL
+                    AND org_id IN ('org-0', 'org-1', 'org-2', 'org-3')";
+    assert_eq!(count(&scratch, archived).await, 4);
+    let all = "SELECT count(*) FROM managed_rows WHERE archived_at IS NULL";
+    assert_eq!(count(&scratch, all).await, 4);
     // What an organization has is known to its next batch, too.
     let again = organizations
         .iter()

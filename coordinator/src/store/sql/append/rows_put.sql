@@ -1,6 +1,6 @@
 -- Managed rows that were there, as they stand after the batch. Each is found where it stood when it was
 -- read, which saves the way through the index; by key when that is not known or holds it no more, as
--- after VACUUM FULL (LIMIT 1: see `read`).
+-- after the append before or VACUUM FULL (LIMIT 1: see `read`). That it is there still, the head says.
 UPDATE managed_rows
 SET row = put.row::jsonb, sync_id = put.sync_id,
     archived_at = CASE WHEN put.archived THEN coalesce(managed_rows.archived_at, head.now) END
