@@ -176,7 +176,8 @@ impl<'a> Flusher<'a> {
                 Ok(false) | Err(Error::Conflict(_) | Error::Exists(_)) if lost < LOSSES => {
                     lost += 1;
                     self.shared.metrics.lost_race();
-                    // The lock was lost as well, since the round took too long: it does not help.
+                    // A lock that does not hold, since the round takes too long, does not help; nor does
+                    // one that statements for several organizations pass over.
                     self.wary = if locked || lost < PATIENCE {
                         0
                     } else {
