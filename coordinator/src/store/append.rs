@@ -285,13 +285,12 @@ fn rows(statement: &mut Statement, batches: &[Batch<'_>]) -> Result<(), Error> {
             Some((key, row, append.rows_added.contains(key)))
         })
     });
-    let (added, changed): (Vec<_>, Vec<_>) = put.into_iter().partition(|(_, (.., new))| *new);
+    let (added, changed): (Vec<&_>, Vec<&_>) = put.iter().partition(|(_, (.., new))| *new);
     if !added.is_empty() {
         let part = statement.part("rows_added", include_str!("sql/append/rows_added.sql"));
-        row_columns(part, &added.iter().collect::<Vec<_>>())?;
+        row_columns(part, &added)?;
     }
     if !changed.is_empty() {
-        let changed: Vec<&_> = changed.iter().collect();
         let part = statement.part("rows_put", include_str!("sql/append/rows_put.sql"));
         row_columns(part, &changed)?;
         part.column(&changed, |(_, (_, stored, _))| stored.stood_at.as_deref())?;
