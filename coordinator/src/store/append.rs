@@ -66,7 +66,7 @@ impl Statement {
         sources(&mut statement, append, batch.now)?;
         actions(&mut statement, append)?;
         super::feeds::append(&mut statement, append)?;
-        Ok(statement.end())
+        Ok(statement.end("head"))
     }
 
     /// Appends batches of several organizations, which hold nothing but commits on managed rows.
@@ -80,7 +80,7 @@ impl Statement {
         statement.column(&all, |one| one.append.schema_version)?;
         statement.bind((0..).take(all.len()).collect::<Vec<i32>>())?;
         managed(&mut statement, batches)?;
-        Ok(statement.end())
+        Ok(statement.end("moved"))
     }
 
     fn begin(sql: &str) -> Self {
@@ -91,8 +91,9 @@ impl Statement {
         }
     }
 
-    fn end(mut self) -> Self {
-        self.sql.push_str("\nSELECT place FROM head");
+    fn end(mut self, written: &str) -> Self {
+        self.sql.push_str("\nSELECT place FROM ");
+        self.sql.push_str(written);
         self
     }
 

@@ -1,9 +1,10 @@
 -- append of several
 -- Moves the heads of several organizations and writes what their batches decided, for each one whose head
--- still has the version that was read; for another it writes nothing: every part below joins `head`. A
--- head that somebody holds is passed over, so that nobody waits for another organization's trouble,
--- nor two statements for each other. Found by key first (LIMIT 1: see
--- `read`). $1 organizations, $2 versions read, $3 times of the batches.
+-- still has the version that was read; for another it writes nothing: every part below joins `head`,
+-- which holds a bit for each place that may be written. To join the heads themselves would compare each
+-- row with each of them. A head that somebody holds is passed over, so that nobody waits for another
+-- organization's trouble, nor two statements for each other. Found by key first (LIMIT 1: see `read`).
+-- $1 organizations, $2 versions read, $3 times of the batches, $6 places: 0 to 63.
 WITH free AS MATERIALIZED (
     SELECT held.at, wanted.now, wanted.last_sync_id, wanted.schema_version, wanted.place
     FROM unnest($1::text[], $2::bigint[], $3::timestamptz[], $4::bigint[], $5::int[], $6::int[])
@@ -15,11 +16,15 @@ WITH free AS MATERIALIZED (
         FOR NO KEY UPDATE SKIP LOCKED
     ) AS held
 ),
-head AS (
+moved AS (
     UPDATE heads
     SET version = heads.version + 1, last_sync_id = free.last_sync_id,
         schema_version = free.schema_version
     FROM free
     WHERE heads.ctid = free.at
-    RETURNING heads.org_id, free.place, free.now
+    RETURNING free.place
+),
+head AS (
+    SELECT $1::text[] AS org_ids, $3::timestamptz[] AS nows, bit_or(1::bigint << place) AS places
+    FROM moved
 )
