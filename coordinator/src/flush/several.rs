@@ -22,8 +22,8 @@ use crate::store::append::{Batch, Statement};
 use crate::store::round::Several;
 use crate::store::{Error, Store};
 
-/// Statements of a kind that run at a time, at most. One does until it is full: the more it takes, the
-/// less each batch costs.
+/// Statements of a kind that run at a time, at most. One of either kind does until it is full: the more it
+/// takes, the less each batch costs.
 const AT_ONCE: usize = 2;
 
 /// Commands of a batch that shares a statement, at most.
@@ -60,6 +60,8 @@ pub(super) fn may_share(commands: &[Command], touched: &Touched) -> bool {
 pub(super) struct Sharing {
     reads: Line<Read>,
     appends: Line<Write>,
+    /// Held by a statement that is not full: while it runs, others of either kind gather.
+    turn: tokio::sync::Mutex<()>,
 }
 
 /// What waits for statements of a kind.
@@ -110,9 +112,18 @@ trait Sharer: Sized + Send + 'static {
 impl<T: Sharer> Line<T> {
     /// Serves those who wait until nobody does. Whoever is not answered, since that failed, finds its
     /// sender dropped.
-    async fn serve(&self, store: &Store) {
+    async fn serve(&self, store: &Store, turn: &tokio::sync::Mutex<()>) {
+        let most = store.organizations_per_statement;
         let mut connection = None;
-        while let Some(sharers) = self.take(store.organizations_per_statement) {
+        loop {
+            let _turn = if self.is_full(most) {
+                None
+            } else {
+                Some(turn.lock().await)
+            };
+            let Some(sharers) = self.take(most) else {
+                return;
+            };
             let served = async {
                 let several = match &mut connection {
                     Some(several) => several,
@@ -141,6 +152,12 @@ impl<T: Sharer> Line<T> {
         let calls = full && waiting.running < AT_ONCE;
         waiting.running += usize::from(calls);
         calls
+    }
+
+    /// Whether those who wait fill a statement that serves so many.
+    fn is_full(&self, most: usize) -> bool {
+        let waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.items.len() >= most
     }
 
     /// So many who waited longest; `None` when there are none, or no more than the others that run will
@@ -206,8 +223,10 @@ impl Shared {
     ) -> Option<A> {
         if line(&self.sharing).push(sharer, self.store.organizations_per_statement) {
             let shared = Arc::clone(self);
-            self.tasks
-                .spawn(async move { line(&shared.sharing).serve(&shared.store).await });
+            self.tasks.spawn(async move {
+                let Sharing { turn, .. } = &shared.sharing;
+                line(&shared.sharing).serve(&shared.store, turn).await;
+            });
         }
         timeout(PATIENCE, answer).await.ok()?.ok()
     }
