@@ -112,11 +112,12 @@ impl Store {
         }
     }
 
-    /// The same, with so many organizations to a statement at most. Without it no statement serves two.
+    /// The same, with so many organizations to a statement at most, and no more than it has places.
+    /// Without it no statement serves two.
     #[must_use]
     pub fn sharing(self, organizations_per_statement: usize) -> Self {
         Self {
-            organizations_per_statement,
+            organizations_per_statement: organizations_per_statement.min(append::PLACES),
             ..self
         }
     }

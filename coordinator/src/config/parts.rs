@@ -40,7 +40,7 @@ pub(super) fn database(reading: &mut Reading, settings: &Settings) -> Option<Dat
     let shared = reading.number(
         "organizations-per-statement",
         &settings.organizations_per_statement,
-        1..=64,
+        1..=256,
     );
     Some(Database {
         options: options?,

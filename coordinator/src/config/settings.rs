@@ -71,7 +71,7 @@ pub struct Settings {
     )]
     pub read_connections: String,
 
-    /// Organizations whose commits may share a database statement when many write at once, 64 at most; 1 if the database is sharded by organization.
+    /// Organizations whose commits may share a database statement when many write at once, more than 64 counting as 64; 1 if the database is sharded by organization.
     #[arg(
         long,
         env = "COORDINATOR_ORGANIZATIONS_PER_STATEMENT",

@@ -150,6 +150,8 @@ impl<'a> Flusher<'a> {
         let mut touched = touched(&batch.commands);
         let mut pace = pace::Pace::default();
         let mut lost = 0;
+        // An attempt's end is not known.
+        let mut open = false;
         loop {
             let locked = self.wary > 0;
             let attempt = match decided.take() {
@@ -159,6 +161,7 @@ impl<'a> Flusher<'a> {
                 None if lost == 0 && self.shares(&batch.commands, &touched) => {
                     let Some(attempt) = Box::pin(self.share(batch, &touched)).await else {
                         self.alone = true;
+                        open = true;
                         continue;
                     };
                     attempt
@@ -195,7 +198,12 @@ impl<'a> Flusher<'a> {
                     }
                 }
                 Ok(false) => return Err(Error::Exhausted),
+                Err(Error::Exhausted) if open => {
+                    pace.wait_or(Error::Unavailable(sqlx::Error::PoolTimedOut))
+                        .await?;
+                }
                 Err(error @ (Error::Unavailable(_) | Error::Exhausted)) => {
+                    open = matches!(error, Error::Unavailable(_));
                     pace.wait_or(error).await?;
                 }
                 Err(error) => return Err(error),

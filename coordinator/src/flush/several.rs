@@ -22,8 +22,8 @@ use crate::store::append::{Batch, Statement};
 use crate::store::round::Several;
 use crate::store::{Error, Store};
 
-/// Statements of a kind that run at a time, at most. One of either kind does until it is full: the more it
-/// takes, the less each batch costs.
+/// Statements of a kind that run at a time, at most. Until they are full only one does, of all: the more
+/// it takes, the less each batch costs.
 const AT_ONCE: usize = 2;
 
 /// Commands of a batch that shares a statement, at most.
@@ -60,9 +60,12 @@ pub(super) fn may_share(commands: &[Command], touched: &Touched) -> bool {
 pub(super) struct Sharing {
     reads: Line<Read>,
     appends: Line<Write>,
-    /// Held by a statement that is not full: while it runs, others of either kind gather.
-    turn: tokio::sync::Mutex<()>,
+    turn: Turn,
 }
+
+/// Whose statement runs, unless it was full at once: while it does, what waits for others of either kind
+/// gathers. With the connection that they pass on, so that nobody who waits for the turn keeps one.
+type Turn = tokio::sync::Mutex<Option<Several>>;
 
 /// What waits for statements of a kind.
 #[derive(Debug)]
@@ -102,6 +105,9 @@ struct Write {
 
 /// One that shares a statement with others.
 trait Sharer: Sized + Send + 'static {
+    /// Whether nobody waits for its answer any more.
+    fn is_given_up(&self) -> bool;
+
     /// Runs the statement, and answers each.
     fn serve(
         sharers: Vec<Self>,
@@ -112,20 +118,23 @@ trait Sharer: Sized + Send + 'static {
 impl<T: Sharer> Line<T> {
     /// Serves those who wait until nobody does. Whoever is not answered, since that failed, finds its
     /// sender dropped.
-    async fn serve(&self, store: &Store, turn: &tokio::sync::Mutex<()>) {
+    async fn serve(&self, store: &Store, turn: &Turn) {
         let most = store.organizations_per_statement;
-        let mut connection = None;
         loop {
-            let _turn = if self.is_full(most) {
-                None
+            let (mut own, mut held);
+            let connection = if self.is_full(most) {
+                own = None;
+                &mut own
             } else {
-                Some(turn.lock().await)
+                held = turn.lock().await;
+                &mut *held
             };
             let Some(sharers) = self.take(most) else {
+                *connection = None;
                 return;
             };
             let served = async {
-                let several = match &mut connection {
+                let several = match &mut *connection {
                     Some(several) => several,
                     None => connection.insert(store.several().await?),
                 };
@@ -140,7 +149,7 @@ impl<T: Sharer> Line<T> {
                     tracing::error!("a statement for several organizations was ended by a panic");
                 }
             }
-            connection = None;
+            *connection = None;
         }
     }
 
@@ -160,10 +169,11 @@ impl<T: Sharer> Line<T> {
         waiting.items.len() >= most
     }
 
-    /// So many who waited longest; `None` when there are none, or no more than the others that run will
-    /// take.
+    /// So many who waited longest of those that were not given up; `None` when there are none, or no more
+    /// than the others that run will take.
     fn take(&self, most: usize) -> Option<Vec<T>> {
         let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.items.retain(|item| !item.is_given_up());
         let others = waiting.running - 1;
         if waiting.items.len() <= most * others {
             waiting.running = others;
@@ -233,6 +243,10 @@ impl Shared {
 }
 
 impl Sharer for Read {
+    fn is_given_up(&self) -> bool {
+        self.answer.is_closed()
+    }
+
     async fn serve(reads: Vec<Self>, connection: &mut Several) -> Result<(), Error> {
         let wanted = reads.iter().map(|one| (&one.organization, &one.touched));
         let states = connection.read(&wanted.collect::<Vec<_>>()).await?;
@@ -246,6 +260,10 @@ impl Sharer for Read {
 }
 
 impl Sharer for Write {
+    fn is_given_up(&self) -> bool {
+        self.answer.is_closed()
+    }
+
     async fn serve(writes: Vec<Self>, connection: &mut Several) -> Result<(), Error> {
         let batches = writes
             .iter()

@@ -16,6 +16,9 @@ use crate::decide::{
 };
 use crate::domain::{OrganizationId, RequestError, Trigger};
 
+/// Batches that one statement appends at most: it tells those that it may by the bits of a `bigint`.
+pub(super) const PLACES: usize = 64;
+
 /// What a batch decided on a state of its organization.
 #[derive(Clone, Copy)]
 pub(crate) struct Batch<'a> {

@@ -137,6 +137,54 @@ async fn who_lost_a_race_or_whose_head_is_held_is_passed_over_and_nobody_else() 
     }
 }
 
+/// Reads and appends take turns on it: whoever waits for its turn keeps no connection.
+#[tokio::test]
+async fn a_crowd_shares_statements_on_one_connection() {
+    let scratch = Scratch::start().await;
+    let organizations = crowd(&scratch).await;
+    let options = scratch.store.reads.connect_options().as_ref().clone();
+    let node = node_on(Store::open(options, 1, 1).sharing(64));
+    let writing = organizations.iter().map(async |whose| {
+        for number in ["1", "2", "3", "4", "5"] {
+            let reply = node.submit(whose, create(number, "notes", number)).await;
+            assert!(matches!(reply, Ok(Reply::Confirmed(_))), "{reply:?}");
+        }
+    });
+    join_all(writing).await;
+    let transactions = "SELECT count(DISTINCT xmin::text) FROM managed_rows";
+    assert!(count(&scratch, transactions).await < ORGANIZATIONS);
+}
+
+#[tokio::test]
+async fn what_was_given_up_before_its_statement_began_is_not_written() {
+    let scratch = Scratch::start().await;
+    let organizations = crowd(&scratch).await;
+    let node = node(&scratch);
+    let mut batches = Vec::new();
+    for whose in &organizations[..3] {
+        batches.push((whose.clone(), decided(&node, whose).await));
+    }
+    let mut appending = Vec::new();
+    let pool = &node.shared.store.ledger;
+    let held = join_all((0..pool.options().get_max_connections()).map(|_| pool.acquire())).await;
+    for (whose, (state, append)) in batches {
+        let shared = Arc::clone(&node.shared);
+        let appended = async move { shared.append_shared(&whose, state, append).await };
+        let mut appended = Box::pin(appended);
+        assert!(futures_util::poll!(&mut appended).is_pending());
+        // The first one's statement waits for a connection, with nobody else in it.
+        tokio::task::yield_now().await;
+        appending.push(appended);
+    }
+    drop(appending.remove(1));
+    drop(held);
+    let written = join_all(appending).await.into_iter();
+    assert!(written.into_iter().all(|it| it.is_some_and(|it| it.0)));
+    let written = "SELECT count(*) FROM commits WHERE org_id IN ('org-0', 'org-2')";
+    assert_eq!(count(&scratch, written).await, 2);
+    assert_eq!(count(&scratch, "SELECT count(*) FROM commits").await, 2);
+}
+
 #[tokio::test]
 async fn what_the_database_refuses_fails_alone() {
     let scratch = Scratch::start().await;
