@@ -2,8 +2,9 @@
 -- Moves the heads of several organizations and writes what their batches decided, for each one whose head
 -- still has the version that was read; for another it writes nothing: every part below looks at the bit
 -- that `head`, always one row, holds for the place of each of its rows. To join the heads that moved
--- would compare each row with each of them. A head that somebody holds is passed over, so that nobody waits for another
--- organization's trouble, nor two statements for each other. Found by key first (LIMIT 1: see `read`).
+-- would compare each row with each of them. A head that somebody holds is passed over, so that nobody
+-- waits for another organization's trouble, nor two statements for each other. Found by key first
+-- (LIMIT 1: see `read`).
 -- $1 organizations, $2 versions read, $3 times of the batches, $6 places: 0 to 63.
 WITH free AS MATERIALIZED (
     SELECT held.at, wanted.last_sync_id, wanted.schema_version, wanted.place
