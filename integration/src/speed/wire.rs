@@ -18,6 +18,8 @@ use tokio::net::TcpStream;
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 
+use super::load::{Sample, closed};
+use super::workload::Workload;
 use crate::app::Tenant;
 
 /// Calls in flight on one connection.
@@ -172,8 +174,23 @@ impl Streams {
         })
     }
 
+    /// So many commits at a time, spread over the streams.
+    pub(super) async fn closed(
+        self,
+        in_flight: usize,
+        length: Duration,
+        workload: Workload,
+    ) -> anyhow::Result<Sample> {
+        let workload = Arc::new(workload);
+        closed(in_flight, length, move |_| {
+            let (streams, workload) = (self.clone(), Arc::clone(&workload));
+            async move { streams.commit(workload.next()).await }
+        })
+        .await
+    }
+
     /// Sends a commit, which must be confirmed.
-    pub(super) async fn commit(&self, commit: v1::CommitRequest) -> anyhow::Result<()> {
+    async fn commit(&self, commit: v1::CommitRequest) -> anyhow::Result<()> {
         let turn = self.turn.fetch_add(1, Ordering::Relaxed) % self.streams.len();
         let stream = &self.streams[turn];
         let (tell, answer) = oneshot::channel();

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::{Bench, Front, best, known, singles};
 use crate::app::Tenant;
 use crate::speed::fill;
-use crate::speed::load::{Sample, closed, open};
+use crate::speed::load::{Sample, open};
 use crate::speed::pairs::Pairs;
 use crate::speed::pgbench::{CLIENTS, Pgbench};
 use crate::speed::report::Outcome;
@@ -92,12 +92,7 @@ impl One {
 
     async fn stream(&self, callers: usize, length: Duration) -> anyhow::Result<Sample> {
         let streams = Streams::open(&self.tenant, callers).await?;
-        let workload = Arc::new(singles(self.keys));
-        closed(callers, length, move |_| {
-            let (streams, workload) = (streams.clone(), Arc::clone(&workload));
-            async move { streams.commit(workload.next()).await }
-        })
-        .await
+        streams.closed(callers, length, singles(self.keys)).await
     }
 
     async fn at_rate(&self, rate: f64, length: Duration) -> anyhow::Result<Sample> {

@@ -4,11 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Bench, Front, best, known};
+use crate::app::Tenant;
 use crate::speed::bare;
 use crate::speed::endpoint::{Manner, Plain};
 use crate::speed::pairs::Pairs;
 use crate::speed::report::Outcome;
 use crate::speed::service::{At, Service};
+use crate::speed::wire::Streams;
 use crate::speed::workload::Workload;
 
 const CALLERS: [usize; 2] = [64, 256];
@@ -35,15 +37,20 @@ pub(super) async fn service(
     bench: &Bench<'_>,
     endpoint: &Plain,
 ) -> anyhow::Result<(Service, Front)> {
+    let (service, tenant) = tenant(bench, endpoint).await?;
+    let front = Front::new(&[service.address()], &[Arc::new(tenant)]);
+    Ok((service, front))
+}
+
+async fn tenant(bench: &Bench<'_>, endpoint: &Plain) -> anyhow::Result<(Service, Tenant)> {
     let service = Service::start(bench.ground.migrated("source").await?).await?;
     let at = At {
         source: "crm".to_owned(),
         url: endpoint.url(),
         in_flight: CAP,
     };
-    let tenant = Arc::new(service.organization("acme", &[at]).await?);
-    let front = Front::new(&[service.address()], &[tenant]);
-    Ok((service, front))
+    let tenant = service.organization("acme", &[at]).await?;
+    Ok((service, tenant))
 }
 
 /// New rows only.
@@ -54,9 +61,12 @@ pub(super) fn creates() -> Workload {
 async fn prompt(bench: &Bench<'_>) -> anyhow::Result<()> {
     let (size, ground) = (bench.size, bench.ground);
     let endpoint = Plain::start(Manner::Prompt)?;
-    let (service, front) = service(bench, &endpoint).await?;
+    let (service, tenant) = tenant(bench, &endpoint).await?;
     let url = endpoint.url();
-    let ours = async |callers, length| front.closed(callers, length, creates()).await;
+    let ours = async |callers, length| {
+        let streams = Streams::open(&tenant, callers).await?;
+        streams.closed(callers, length, creates()).await
+    };
     let bare = async |callers, length| bare::rate(&url, "crm", callers, length).await;
     let probed = async |callers| anyhow::Ok(ours(callers, size.probe).await?.rate);
     let (callers, _) = best(&CALLERS, probed).await?;
