@@ -72,17 +72,23 @@ pub enum Step {
 }
 
 impl Step {
-    /// Whether this step leads from the one trail to the other: nobody reset the feed in between.
+    /// Whether this step leads from the one trail to the other: nobody reset the feed in between, nor
+    /// between the request for what is taken in and the first of them.
     pub fn leads(&self, before: &Trail, after: &Trail) -> bool {
-        let (newest, durable) = match self {
-            Self::Newest { to, .. } => (to.as_deref(), None),
-            Self::Durable { to, .. } => (None, Some(to.as_str())),
-            Self::Stay | Self::Stop(_) | Self::Reread(_) => (None, None),
+        let (stands, newest, durable) = match self {
+            Self::Newest { from, to } => {
+                (from.as_deref() == before.newest(), to.as_deref(), None)
+            }
+            Self::Durable { from, to } => {
+                (from.as_deref() == before.durable(), None, Some(to.as_str()))
+            }
+            Self::Stay | Self::Stop(_) | Self::Reread(_) => (true, None, None),
         };
         let moved = |from: Option<&str>, to: Option<&str>, step: Option<&str>| {
             to == from || step.is_some() && to == step
         };
-        moved(before.newest(), after.newest(), newest)
+        stands
+            && moved(before.newest(), after.newest(), newest)
             && moved(before.durable(), after.durable(), durable)
     }
 }
