@@ -271,7 +271,7 @@ impl Shared {
     ) {
         let (organization, wake) = (organization.clone(), Arc::clone(&self.wake));
         self.tasks.spawn(async move {
-            if let Ok((true, _)) = round.append(statement).await {
+            if let Ok((Some(_), _)) = round.append(statement).await {
                 let told = departures.leave(&append);
                 wake.appended(&organization, &append, &told);
             }

@@ -11,6 +11,7 @@ pub mod active_schema;
 pub mod api_keys;
 pub(crate) mod append;
 pub mod attempts;
+pub(crate) mod clock;
 mod error;
 pub mod feeds;
 pub mod inbox;

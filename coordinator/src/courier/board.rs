@@ -5,7 +5,6 @@ use std::sync::Arc;
 use time::OffsetDateTime;
 
 use super::attempt::End;
-use super::clocks::DatabaseClock;
 use super::desk::PAUSE;
 use super::flight::Flight;
 use super::pace::Pace;
@@ -13,6 +12,7 @@ use super::window::Window;
 use crate::broken::crash_point;
 use crate::decide::{InboxEntry, NotStartable, Recovery, Source};
 use crate::domain::SourceState;
+use crate::store::clock::DatabaseClock;
 
 /// How the source's commits stand.
 #[derive(Debug)]

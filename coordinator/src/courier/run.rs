@@ -7,12 +7,12 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::board::Board;
-use super::clocks::DatabaseClock;
 use super::desk::{Desk, PAUSE};
 use super::shares::Turn;
 use crate::broken::crash_point;
 use crate::domain::SourceState;
 use crate::store::Error;
+use crate::store::clock::DatabaseClock;
 use crate::store::inbox::Window as Read;
 
 /// Commits read at a time.

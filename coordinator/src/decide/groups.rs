@@ -60,6 +60,7 @@ pub(super) fn of_source_change(
     };
     if after != before {
         append.groups.insert(key.clone(), after.clone());
+        state.grouped = true;
         state.groups.insert(key, after.clone());
     }
     Membership::of(change.kind, before, after)

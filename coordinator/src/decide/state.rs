@@ -97,6 +97,8 @@ pub struct State {
     pub versions: HashMap<RowKey, RowVersion>,
     /// Sync groups of rows in Data Sources, as far as they are in any.
     pub groups: HashMap<RowKey, Vec<String>>,
+    /// Whether any row in a Data Source may be in a sync group.
+    pub grouped: bool,
     /// The active schema, where sync groups are read.
     pub schema: Option<Arc<Schema>>,
     /// Sources by id.
@@ -124,6 +126,7 @@ impl State {
             removed: HashMap::new(),
             versions: HashMap::new(),
             groups: HashMap::new(),
+            grouped: true,
             schema: None,
             sources: HashMap::new(),
             inbox: HashMap::new(),
@@ -272,6 +275,8 @@ pub struct Source {
     pub inbox_revision: i64,
     /// When its feed was last read to its end; `None` when it has none, as far as is known.
     pub feed_read_at: Option<OffsetDateTime>,
+    /// When that was looked up: it moves without the head.
+    pub seen_at: OffsetDateTime,
 }
 
 /// The outcomes that a source counts, in the order of its counters.
@@ -309,6 +314,7 @@ impl Source {
             certificate_expires_at: None,
             inbox_revision: 0,
             feed_read_at: None,
+            seen_at: OffsetDateTime::UNIX_EPOCH,
         }
     }
 

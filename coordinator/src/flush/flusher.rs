@@ -17,6 +17,7 @@ use crate::decide::{self, Append, Command, Reply, State, Touched};
 use crate::domain::OrganizationId;
 use crate::store::Error;
 use crate::store::append::{Batch, Statement};
+use crate::store::clock::DatabaseClock;
 use crate::store::round::Round;
 
 /// Races that a batch loses before it takes the head's lock first.
@@ -29,6 +30,10 @@ const WARY: u32 = 16;
 
 /// Races that a batch may lose, and be tried again.
 const LOSSES: u32 = 8;
+
+/// Batches that are read although all that they touch is remembered, after one that was not and could not
+/// be appended: another node writes too, or commits come again.
+const DOUBTS: u32 = 64;
 
 /// A batch that was decided, and is to be appended.
 pub(super) struct Decided {
@@ -78,6 +83,8 @@ pub(super) struct Flusher<'a> {
     /// So many batches take the head's lock first unless they share statements, and nothing is decided
     /// ahead of its turn.
     wary: u32,
+    /// So many batches are read whatever is remembered.
+    doubts: u32,
 }
 
 impl<'a> Flusher<'a> {
@@ -91,6 +98,7 @@ impl<'a> Flusher<'a> {
             alone: broken::is(Control::AcknowledgeEarly),
             grows: true,
             wary: 0,
+            doubts: 0,
         }
     }
 
@@ -174,6 +182,7 @@ impl<'a> Flusher<'a> {
             match attempt {
                 Ok(true) => {
                     self.wary = self.wary.saturating_sub(1);
+                    self.doubts = self.doubts.saturating_sub(1);
                     return Ok(());
                 }
                 Ok(false) | Err(Error::Conflict(_) | Error::Exists(_)) if lost < LOSSES => {
@@ -246,11 +255,50 @@ impl<'a> Flusher<'a> {
             None => shared.store.round().await?,
         };
         let begun = Instant::now();
+        let trusts = !locked && self.doubts == 0;
+        let recalled = trusts.then(|| self.memory.recall(commands, touched));
+        if let Some(state) = recalled.flatten() {
+            let decided = self
+                .decided(commands, touched, (round, state, begun))
+                .await?;
+            // Only an append can tell that what is remembered holds.
+            if decided.statement.is_some() {
+                let appended = Box::pin(self.append(batch, decided)).await;
+                if !matches!(appended, Ok(true)) {
+                    self.doubts = DOUBTS;
+                }
+                return appended;
+            }
+            round = decided.round;
+        }
         let known = std::mem::take(&mut self.memory);
         let mut state = read(&mut round, organization, &known.unknown(touched)).await?;
         if !known.complete(&mut state) {
             state = read(&mut round, organization, touched).await?;
         }
+        if locked && broken::is(Control::RequestFuture) {
+            // Its transaction ends as one does that nobody commits.
+            drop(round);
+            round = shared.store.round().await?;
+        }
+        let decided = self
+            .decided(commands, touched, (round, state, begun))
+            .await?;
+        let appended = Box::pin(self.append(batch, decided)).await?;
+        if locked && appended {
+            shared.metrics.head_lock();
+        }
+        Ok(appended)
+    }
+
+    /// What becomes of the batch in this state, which was looked at since `begun`.
+    async fn decided(
+        &self,
+        commands: &[Command],
+        touched: &Touched,
+        (round, mut state, begun): (Round, State, Instant),
+    ) -> Result<Decided, Error> {
+        let (shared, organization) = (self.shared, &self.organization);
         if !touched.groups.is_empty() {
             let version = state.head.schema_version;
             state.schema = shared.schema(organization, version).await?;
@@ -258,17 +306,7 @@ impl<'a> Flusher<'a> {
         let departures = shared
             .desks
             .board(organization, &mut state, (commands, begun));
-        if locked && broken::is(Control::RequestFuture) {
-            // Its transaction ends as one does that nobody commits.
-            drop(round);
-            round = shared.store.round().await?;
-        }
-        let decided = Decided::new(organization, (round, state), commands, departures)?;
-        let appended = self.append(batch, decided).await?;
-        if locked && appended {
-            shared.metrics.head_lock();
-        }
-        Ok(appended)
+        Decided::new(organization, (round, state), commands, departures)
     }
 
     /// Whether a batch is to share its statements.
@@ -313,7 +351,7 @@ impl<'a> Flusher<'a> {
     async fn append(&mut self, batch: &mut Submitted, decided: Decided) -> Result<bool, Error> {
         let Decided {
             round,
-            state,
+            mut state,
             append,
             statement,
             replies,
@@ -323,11 +361,11 @@ impl<'a> Flusher<'a> {
             commands, answers, ..
         } = batch;
         let replies = replies.into_iter().map(Ok);
-        let (shared, version) = (self.shared, state.head.version);
+        let shared = self.shared;
         let Some(statement) = statement else {
             answer(answers, replies);
             self.forget();
-            self.memory = Memory::of(state, version);
+            self.memory = Memory::of(DatabaseClock::heard(state.now), state);
             return Ok(true);
         };
         let begun = Instant::now();
@@ -343,7 +381,7 @@ impl<'a> Flusher<'a> {
         let enough = commands.len().div_ceil(2);
         let appending = async {
             let appended = round.append(statement).await;
-            if matches!(appended, Ok((true, _))) {
+            if matches!(appended, Ok((Some(_), _))) {
                 self.appended(commands, &append, (departures, begun));
                 answer(answers, replies);
             }
@@ -363,12 +401,13 @@ impl<'a> Flusher<'a> {
             (appending.await, None)
         };
         self.ahead = ahead.or(self.ahead.take());
-        let (moved, spare) = appended.unwrap_or_else(|panic| resume_unwind(panic))?;
+        let (clock, spare) = appended.unwrap_or_else(|panic| resume_unwind(panic))?;
         self.spare = spare;
-        if moved {
-            self.memory = Memory::of(state, version + 1);
+        if let Some(clock) = clock {
+            state.head.version += 1;
+            self.memory = Memory::of(clock, state);
         }
-        Ok(moved)
+        Ok(clock.is_some())
     }
 
     /// The batch is durable: whom it concerns is told.

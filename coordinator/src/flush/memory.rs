@@ -1,9 +1,16 @@
 //! What a flusher remembers between two batches: commits that wait for their sources, which it would
-//! read again for every attempt. It holds for the head version that it was learned at, and no other.
+//! read again for every attempt, and those sources. It holds for the head version that it was learned
+//! at, and no other.
+//!
+//! Where that is all that a batch touches, it is decided without a read. Names of new commits are then
+//! taken to be new: the ledger's key refuses the append of one that is not.
 
 use std::collections::{HashMap, HashSet};
+use std::time::Duration;
 
-use crate::decide::{InboxEntry, LedgerEntry, State, Touched};
+use crate::decide::{Command, Head, InboxEntry, LedgerEntry, Source, State, Touched};
+use crate::domain::Route;
+use crate::store::clock::DatabaseClock;
 
 /// Bytes of bodies that are remembered at most.
 const WEIGHT: usize = 4 << 20;
@@ -11,13 +18,25 @@ const WEIGHT: usize = 4 << 20;
 /// About what an entry takes besides its body.
 const ENTRY: usize = 1_024;
 
-/// Commits in inboxes, as of one version of the head. Not their sources: how far a feed was read moves
-/// without the head.
+/// How long a source is remembered: how far its feed was read moves without the head.
+pub(super) const FRESH: Duration = Duration::from_millis(250);
+
+/// As of one version of the head.
 #[derive(Debug, Default)]
 pub(super) struct Memory {
-    version: i64,
+    stand: Option<Stand>,
     ledger: HashMap<String, LedgerEntry>,
     inbox: HashMap<(String, i64), InboxEntry>,
+    sources: HashMap<String, Source>,
+}
+
+/// How the organization stands.
+#[derive(Clone, Copy, Debug)]
+struct Stand {
+    head: Head,
+    clock: DatabaseClock,
+    /// See [`State::grouped`].
+    grouped: bool,
 }
 
 impl Memory {
@@ -32,23 +51,60 @@ impl Memory {
     }
 
     /// Adds what is remembered to what was read; `false` when the head has moved in between, so that
-    /// nothing of it holds any more.
+    /// nothing of it holds any more, and some of it was not read.
     pub(super) fn complete(self, state: &mut State) -> bool {
-        let holds = self.is_empty() || self.version == state.head.version;
-        if holds {
-            state.ledger.extend(self.ledger);
-            state.inbox.extend(self.inbox);
+        let left_out = !(self.ledger.is_empty() && self.inbox.is_empty());
+        let stand = self.stand.map(|stand| stand.head.version);
+        if stand != Some(state.head.version) {
+            return !left_out;
         }
-        holds
+        state.ledger.extend(self.ledger);
+        state.inbox.extend(self.inbox);
+        for (id, source) in self.sources {
+            state.sources.entry(id).or_insert(source);
+        }
+        true
     }
 
-    fn is_empty(&self) -> bool {
-        self.ledger.is_empty() && self.inbox.is_empty()
+    /// The state for a batch, if all that it touches is remembered: commits that are accepted for Data
+    /// Sources without a view of their rows, their starts and settles.
+    pub(super) fn recall(&mut self, commands: &[Command], touched: &Touched) -> Option<State> {
+        let stand = self.stand?;
+        let now = stand.clock.now();
+        let known = |command: &Command| match command {
+            Command::Accept(accept) => {
+                let commit = &accept.commit;
+                let mut operations = commit.operations.iter();
+                matches!(commit.route, Route::Source(_))
+                    && operations.all(|it| it.read_at.is_none())
+            }
+            Command::Settle(settle) => self.ledger.contains_key(&settle.client_tx_id),
+            Command::Start(start) => start.terms.is_none(),
+            _ => false,
+        };
+        let fresh = |id: &String| {
+            let source = self.sources.get(id);
+            source.is_some_and(|source| now - source.seen_at < FRESH)
+        };
+        let recalled = commands.iter().all(known)
+            && touched
+                .entries
+                .keys()
+                .all(|key| self.inbox.contains_key(key))
+            && touched.sources.iter().all(fresh)
+            && (touched.groups.is_empty() || !stand.grouped);
+        recalled.then(|| {
+            let known = std::mem::take(self);
+            let mut state = State::empty(now, stand.head);
+            state.grouped = stand.grouped;
+            known.complete(&mut state);
+            state
+        })
     }
 
-    /// Remembers what a batch left behind, at this version of the head: attempts that are in flight
-    /// first, since their answers are what comes next.
-    pub(super) fn of(state: State, version: i64) -> Self {
+    /// Remembers what a batch left behind: attempts that are in flight first, since their answers are what
+    /// comes next.
+    pub(super) fn of(clock: DatabaseClock, state: State) -> Self {
         // Without its body an entry is of no use to a start.
         let whole = |entry: &InboxEntry| !entry.dead && !entry.body.is_empty();
         let entries = state.inbox.into_iter().filter(|(_, entry)| whole(entry));
@@ -66,10 +122,18 @@ impl Memory {
         let pending: HashSet<&str> = inbox.values().map(|it| it.client_tx_id.as_str()).collect();
         let mut ledger = state.ledger;
         ledger.retain(|name, _| pending.contains(name.as_str()));
+        let mut sources = state.sources;
+        let now = clock.now();
+        sources.retain(|_, source| now - source.seen_at < FRESH);
         Self {
-            version,
+            stand: Some(Stand {
+                head: state.head,
+                clock,
+                grouped: state.grouped,
+            }),
             ledger,
             inbox,
+            sources,
         }
     }
 }

@@ -95,22 +95,30 @@ impl Statement {
     }
 
     fn end(mut self, written: &str) -> Self {
-        self.sql.push_str("\nSELECT place FROM ");
+        self.sql.push_str(
+            "
+SELECT place, clock_timestamp() AS now FROM ",
+        );
         self.sql.push_str(written);
         self
     }
 
-    /// The places of the batches that were written, as [`Self::of_several`] was given them. Of another
-    /// the head has moved since its state was read, or is held, and nothing happened.
-    pub(super) async fn run(self, executor: impl PgExecutor<'_>) -> Result<Vec<usize>, Error> {
+    /// The places of the batches that were written, as [`Self::of_several`] was given them, each with the
+    /// time by the clock of the database. Of another the head has moved since its state was read, or
+    /// is held, and nothing happened.
+    pub(super) async fn run(
+        self,
+        executor: impl PgExecutor<'_>,
+    ) -> Result<Vec<(usize, OffsetDateTime)>, Error> {
         let rows = sqlx::query_with(AssertSqlSafe(self.sql), self.arguments)
             .fetch_all(executor)
             .await?;
-        let place = |row: &PgRow| -> Result<usize, Error> {
+        let written = |row: &PgRow| {
             let place: i32 = row.try_get("place")?;
-            Ok(usize::try_from(place).unwrap_or(usize::MAX))
+            let place = usize::try_from(place).unwrap_or(usize::MAX);
+            Ok((place, row.try_get("now")?))
         };
-        rows.iter().map(place).collect()
+        rows.iter().map(written).collect()
     }
 
     /// Adds a part; its `?` stand for the values that are bound next, in order.

@@ -189,7 +189,9 @@ fn empty(row: &PgRow) -> Result<State, Error> {
         last_sync_id: row.try_get("n2")?,
         schema_version: narrow(schema_version, ("heads", "schema_version"))?,
     };
-    Ok(State::empty(row.try_get("ts1")?, head))
+    let mut state = State::empty(row.try_get("ts1")?, head);
+    state.grouped = row.try_get::<Option<bool>, _>("f1")?.unwrap_or(true);
+    Ok(state)
 }
 
 fn add(state: &mut State, row: &PgRow) -> Result<(), Error> {
@@ -218,7 +220,8 @@ fn add(state: &mut State, row: &PgRow) -> Result<(), Error> {
             state.versions.insert(key, version);
         }
         5 => {
-            let source = source(row)?;
+            let mut source = source(row)?;
+            source.seen_at = state.now;
             state.sources.insert(source.id.clone(), source);
         }
         6 => {
@@ -379,6 +382,7 @@ fn source(row: &PgRow) -> Result<Source, Error> {
         certificate_expires_at: row.try_get("ts4")?,
         inbox_revision: row.try_get("n13")?,
         feed_read_at: row.try_get("ts6")?,
+        seen_at: OffsetDateTime::UNIX_EPOCH,
         id,
     })
 }

@@ -5,6 +5,7 @@ use sqlx::postgres::PgPool;
 use sqlx::{Postgres, Transaction};
 
 use super::append::Statement;
+use super::clock::DatabaseClock;
 use super::{Error, Store, in_time, read, told_apart};
 use crate::decide::{State, Touched};
 use crate::domain::OrganizationId;
@@ -41,7 +42,8 @@ impl Several {
     pub(crate) async fn append(&mut self, statement: Statement) -> Result<Vec<usize>, Error> {
         let Self(pool, connection) = self;
         let written = in_time(statement.run(&mut **connection)).await;
-        written.map_err(|error| told_apart(pool, error))
+        let written = written.map_err(|error| told_apart(pool, error))?;
+        Ok(written.into_iter().map(|(place, _)| place).collect())
     }
 }
 
@@ -108,23 +110,30 @@ impl Round {
         read.map_err(|error| told_apart(pool, error))
     }
 
-    /// Whether the append was written: `false` when the head has moved since the state was read that
-    /// it rests on, and nothing happened. With it a round for the next batch, if nobody else needs its
-    /// connection.
-    pub(crate) async fn append(self, statement: Statement) -> Result<(bool, Option<Self>), Error> {
+    /// The database's clock, once the append is written; `None` when the head has moved since the state
+    /// was read that it rests on, and nothing happened. With it a round for the next batch, if
+    /// nobody else needs its connection.
+    pub(crate) async fn append(
+        self,
+        statement: Statement,
+    ) -> Result<(Option<DatabaseClock>, Option<Self>), Error> {
+        let heard = |written: Vec<(usize, _)>| {
+            let written = written.first();
+            written.map(|(_, told)| DatabaseClock::heard(*told))
+        };
         match self {
             Self::Optimistic(pool, mut connection) => {
                 let written = in_time(statement.run(&mut *connection))
                     .await
                     .map_err(|error| told_apart(&pool, error))?;
                 let next = roomy(&pool).then(|| Self::Optimistic(pool, connection));
-                Ok((!written.is_empty(), next))
+                Ok((heard(written), next))
             }
             Self::Locked(_, mut transaction) => {
                 let appending = async {
                     let written = statement.run(&mut **transaction).await?;
                     transaction.commit().await?;
-                    Ok(!written.is_empty())
+                    Ok(heard(written))
                 };
                 Ok((in_time(appending).await?, None))
             }

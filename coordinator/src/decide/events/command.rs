@@ -76,9 +76,7 @@ impl Step {
     /// between the request for what is taken in and the first of them.
     pub fn leads(&self, before: &Trail, after: &Trail) -> bool {
         let (stands, newest, durable) = match self {
-            Self::Newest { from, to } => {
-                (from.as_deref() == before.newest(), to.as_deref(), None)
-            }
+            Self::Newest { from, to } => (from.as_deref() == before.newest(), to.as_deref(), None),
             Self::Durable { from, to } => {
                 (from.as_deref() == before.durable(), None, Some(to.as_str()))
             }
