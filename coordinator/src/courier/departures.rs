@@ -42,7 +42,7 @@ struct Departing {
     desk: Arc<Desk>,
     /// By the commit's name.
     seats: HashMap<String, Seat>,
-    /// From before the batch was read.
+    /// From before the batch was read, or what is remembered was looked at.
     begun: Instant,
 }
 

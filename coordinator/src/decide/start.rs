@@ -118,7 +118,12 @@ pub(super) fn start(state: &mut State, append: &mut Append, start: &Start) -> Re
         close_lost(append, source, entry, (open, now));
     }
     let trigger = cause(entry, lost.is_some(), early);
-    let started = open(append, source, entry, (trigger, start.node, now));
+    let started = open(
+        append,
+        source,
+        entry,
+        (trigger, start.node, (now, state.behind)),
+    );
     append.inbox_changed.insert(key, entry.clone());
     Reply::Started(Box::new(started))
 }
@@ -175,7 +180,7 @@ pub(super) fn depart(state: &State, append: &mut Append, entry: &mut InboxEntry)
     if !leave.allows(source, &entry.client_tx_id, state.now) {
         return;
     }
-    let opening = (Trigger::Accept, leave.node, state.now);
+    let opening = (Trigger::Accept, leave.node, (state.now, state.behind));
     let started = open(append, source, entry, opening);
     append.departed.push(Departed {
         source: entry.source.clone(),
@@ -188,15 +193,17 @@ fn open(
     append: &mut Append,
     source: &Source,
     entry: &mut InboxEntry,
-    (trigger, node, now): (Trigger, Uuid, OffsetDateTime),
+    (trigger, node, (now, behind)): (Trigger, Uuid, (OffsetDateTime, Duration)),
 ) -> Started {
     let timeout = source.settings.request_timeout;
+    // It counts from some moment after the request for the attempt.
+    let deadline = now + behind + timeout;
     let failed = entry.last_error.as_ref();
     let looks_first = entry.attempts >= LOOKS_AFTER
         && entry.read_back.is_none()
         && failed.is_some_and(|error| error.http_status >= 500);
     entry.attempts += 1;
-    entry.open = Some((now, now + timeout));
+    entry.open = Some((now, deadline));
     append.attempts_opened.push(AttemptOpen {
         source: entry.source.clone(),
         id: entry.id,
@@ -204,7 +211,7 @@ fn open(
         number: entry.attempts,
         trigger,
         node,
-        deadline: now + timeout,
+        deadline,
     });
     Started {
         id: entry.id,

@@ -84,6 +84,9 @@ impl Touched {
 pub struct State {
     /// When the snapshot was taken, by the clock of the database: the time of the whole batch.
     pub now: OffsetDateTime,
+    /// By how much `now` may be behind the time at which the batch was begun: not at all, unless its state
+    /// was remembered.
+    pub behind: Duration,
     /// The head.
     pub head: Head,
     /// Ledger entries by the caller's name.
@@ -120,6 +123,7 @@ impl State {
     pub fn empty(now: OffsetDateTime, head: Head) -> Self {
         Self {
             now,
+            behind: Duration::ZERO,
             head,
             ledger: HashMap::new(),
             rows: HashMap::new(),

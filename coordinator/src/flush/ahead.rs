@@ -110,6 +110,7 @@ impl Next<'_> {
 fn lay_over(state: &mut State, touched: &Touched, base: &State, append: &Append) {
     state.head = base.head;
     state.head.version += 1;
+    state.grouped |= base.grouped;
     for name in &touched.commits {
         if let Some(entry) = base.ledger.get(name) {
             state.ledger.insert(name.clone(), entry.clone());

@@ -32,7 +32,8 @@ const WARY: u32 = 16;
 const LOSSES: u32 = 8;
 
 /// Batches that are read although all that they touch is remembered, after one that was not and could not
-/// be appended: another node writes too, or commits come again.
+/// be appended, or held what its append would not have answered for: another node writes too, or commits
+/// come again.
 const DOUBTS: u32 = 64;
 
 /// A batch that was decided, and is to be appended.
@@ -261,13 +262,16 @@ impl<'a> Flusher<'a> {
             let decided = self
                 .decided(commands, touched, (round, state, begun))
                 .await?;
-            // Only an append can tell that what is remembered holds.
-            if decided.statement.is_some() {
+            let held = decided.replies.iter().all(is_answered_for);
+            if held && decided.statement.is_some() {
                 let appended = Box::pin(self.append(batch, decided)).await;
                 if !matches!(appended, Ok(true)) {
                     self.doubts = DOUBTS;
                 }
                 return appended;
+            }
+            if !held {
+                self.doubts = DOUBTS;
             }
             round = decided.round;
         }
@@ -437,6 +441,17 @@ impl<'a> Flusher<'a> {
             ahead.decided = None;
         }
     }
+}
+
+/// Whether an append that is written shows that a reply holds which was decided without a read. It tells
+/// that the head stood still, and that the names which it writes are new; a commit that is refused is
+/// not among them, and may have been settled before. A start that comes too early by what is remembered may
+/// be in time.
+fn is_answered_for(reply: &Reply) -> bool {
+    !matches!(
+        reply,
+        Reply::Refused(_) | Reply::SchemaMoved(_) | Reply::NotStartable(_)
+    )
 }
 
 /// What the batch touches, as one snapshot shows it.

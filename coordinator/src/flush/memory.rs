@@ -8,6 +8,8 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
+use time::OffsetDateTime;
+
 use crate::decide::{Command, Head, InboxEntry, LedgerEntry, Source, State, Touched};
 use crate::domain::Route;
 use crate::store::clock::DatabaseClock;
@@ -70,7 +72,7 @@ impl Memory {
     /// Sources without a view of their rows, their starts and settles.
     pub(super) fn recall(&mut self, commands: &[Command], touched: &Touched) -> Option<State> {
         let stand = self.stand?;
-        let now = stand.clock.now();
+        let (now, behind) = (stand.clock.now(), stand.clock.behind());
         let known = |command: &Command| match command {
             Command::Accept(accept) => {
                 let commit = &accept.commit;
@@ -84,9 +86,10 @@ impl Memory {
         };
         let fresh = |id: &String| {
             let source = self.sources.get(id);
-            source.is_some_and(|source| now - source.seen_at < FRESH)
+            source.is_some_and(|source| is_fresh(source, now))
         };
-        let recalled = commands.iter().all(known)
+        let recalled = behind < FRESH
+            && commands.iter().all(known)
             && touched
                 .entries
                 .keys()
@@ -96,6 +99,7 @@ impl Memory {
         recalled.then(|| {
             let known = std::mem::take(self);
             let mut state = State::empty(now, stand.head);
+            state.behind = behind;
             state.grouped = stand.grouped;
             known.complete(&mut state);
             state
@@ -124,7 +128,7 @@ impl Memory {
         ledger.retain(|name, _| pending.contains(name.as_str()));
         let mut sources = state.sources;
         let now = clock.now();
-        sources.retain(|_, source| now - source.seen_at < FRESH);
+        sources.retain(|_, source| is_fresh(source, now));
         Self {
             stand: Some(Stand {
                 head: state.head,
@@ -136,4 +140,10 @@ impl Memory {
             sources,
         }
     }
+}
+
+/// A clock that was set back makes nothing fresh.
+fn is_fresh(source: &Source, now: OffsetDateTime) -> bool {
+    let age = now - source.seen_at;
+    !age.is_negative() && age < FRESH
 }

@@ -25,7 +25,7 @@ pub(crate) struct Batch<'a> {
     pub(crate) organization: &'a OrganizationId,
     /// Of the head, as it was read.
     pub(crate) version: i64,
-    /// When it was read.
+    /// The time of the batch, see [`State::now`].
     pub(crate) now: OffsetDateTime,
     pub(crate) append: &'a Append,
 }

@@ -5,12 +5,13 @@ use std::time::Duration;
 use time::OffsetDateTime;
 use tokio::time::Instant;
 
-/// The database's clock, as far as it can be told here: behind by as long as its answer was on the way,
-/// and never ahead, so that what holds a lane until some time is never over early.
+/// The database's clock, as far as it can be told here: behind by the time from when an answer told it
+/// until that was heard, and never ahead, so that what holds a lane until some time is never over early.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct DatabaseClock {
     told: OffsetDateTime,
     heard: Instant,
+    behind: Duration,
 }
 
 impl DatabaseClock {
@@ -19,7 +20,22 @@ impl DatabaseClock {
         Self {
             told,
             heard: Instant::now(),
+            behind: Duration::MAX,
         }
+    }
+
+    /// The same, if it is known since when somebody waits for the answer.
+    pub(crate) fn heard_since(asked: Instant, told: OffsetDateTime) -> Self {
+        let heard = Self::heard(told);
+        Self {
+            behind: heard.heard - asked,
+            ..heard
+        }
+    }
+
+    /// By how much it is behind at most.
+    pub(crate) fn behind(&self) -> Duration {
+        self.behind
     }
 
     /// The time there, or some time before, in whole microseconds: as the database gives it back once it
@@ -41,11 +57,15 @@ mod tests {
         let pass = |milliseconds| tokio::time::advance(Duration::from_millis(milliseconds));
         for (way_there, way_back, later) in [(0, 0, 5), (70, 0, 1), (0, 70, 0), (9_000, 3_000, 9)] {
             pass(way_there).await;
-            let told = there();
+            let (asked, told) = (Instant::now(), there());
             pass(way_back).await;
-            let clock = DatabaseClock::heard(told);
+            let clock = DatabaseClock::heard_since(asked, told);
             pass(later).await;
-            assert_eq!(there() - clock.now(), Duration::from_millis(way_back));
+            tokio::time::advance(Duration::from_nanos(700)).await;
+            let behind = there() - Duration::from_nanos(700) - clock.now();
+            assert_eq!(behind, Duration::from_millis(way_back));
+            assert_eq!(behind, clock.behind());
+            tokio::time::advance(Duration::from_nanos(300)).await;
         }
     }
 }

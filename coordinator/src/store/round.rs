@@ -3,6 +3,7 @@
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::PgPool;
 use sqlx::{Postgres, Transaction};
+use tokio::time::Instant;
 
 use super::append::Statement;
 use super::clock::DatabaseClock;
@@ -117,9 +118,10 @@ impl Round {
         self,
         statement: Statement,
     ) -> Result<(Option<DatabaseClock>, Option<Self>), Error> {
+        let asked = Instant::now();
         let heard = |written: Vec<(usize, _)>| {
             let written = written.first();
-            written.map(|(_, told)| DatabaseClock::heard(*told))
+            written.map(|(_, told)| DatabaseClock::heard_since(asked, *told))
         };
         match self {
             Self::Optimistic(pool, mut connection) => {

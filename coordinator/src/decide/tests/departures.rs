@@ -56,6 +56,17 @@ fn a_commit_that_has_leave_is_recorded_with_its_attempt() {
     assert_eq!(append.attempts_closed[0].number, 1);
 }
 
+/// Its request may take all of its time, counted from then: a successor must not send it again before.
+#[test]
+fn an_attempt_of_a_batch_whose_time_is_behind_ends_as_much_later() {
+    let mut state = with_leave();
+    state.behind = Duration::from_millis(40);
+    let (_, append) = decide(&organization(), &mut state, &[write("a")]);
+    let ends = NOW + state.behind + append.departed[0].started.timeout;
+    assert_eq!(append.attempts_opened[0].deadline, ends);
+    assert_eq!(append.inbox[0].open, Some((NOW, ends)));
+}
+
 #[test]
 fn leave_that_was_given_for_another_state_of_the_source_is_worth_nothing() {
     let changes: [fn(&mut Source); 6] = [

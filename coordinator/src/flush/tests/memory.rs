@@ -3,6 +3,7 @@
 use super::super::memory::{FRESH, Memory};
 use super::*;
 use crate::store::clock::DatabaseClock;
+use tokio::time::Instant;
 
 async fn claim(node: &Flushers, owner: uuid::Uuid) {
     let claim = Control::ClaimSource {
@@ -145,6 +146,32 @@ async fn a_name_that_is_taken_is_found_although_nobody_looked_for_it() {
     assert_eq!(made, 1);
 }
 
+/// As when the answer to a commit was lost, and its caller asks again for as long as it takes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_that_came_about_is_not_said_to_have_expired_by_who_does_not_remember_it() {
+    let scratch = Scratch::start().await;
+    let node = prepared(&scratch).await;
+    let owner = uuid::Uuid::new_v4();
+    claim(&node, owner).await;
+    let mut flusher = Flusher::new(&node.shared, organization());
+    applied(&mut flusher, "1", (owner, 1)).await;
+    let Command::Accept(mut again) = create("1", "airports", "1") else {
+        unreachable!("a commit is accepted")
+    };
+    let commit = Arc::make_mut(&mut again.commit);
+    commit.expires_at = Some(time::OffsetDateTime::UNIX_EPOCH);
+    let (answer, mut replayed) = oneshot::channel();
+    let mut batch = Submitted::one(Command::Accept(again), answer);
+    let (answer, mut queued) = oneshot::channel();
+    batch.append(Submitted::one(create("2", "airports", "2"), answer));
+    Box::pin(flusher.flush(batch, None)).await;
+    let replies = (replayed.try_recv().unwrap(), queued.try_recv().unwrap());
+    assert!(
+        matches!(replies, (Ok(Reply::Replay(_)), Ok(Reply::Queued(_, 2)))),
+        "{replies:?}"
+    );
+}
+
 #[tokio::test]
 async fn a_batch_is_recalled_if_all_that_it_touches_is_remembered_and_fresh() {
     let scratch = Scratch::start().await;
@@ -156,15 +183,20 @@ async fn a_batch_is_recalled_if_all_that_it_touches_is_remembered_and_fresh() {
         let state = round.read(&organization(), &touched(&commands)).await;
         state.unwrap().unwrap()
     };
-    let recall = |state: State, command: Command| {
-        let clock = DatabaseClock::heard(state.now);
+    let waited = Duration::from_millis(100);
+    let recall_after = |waited, state: State, command: Command| {
+        let clock = DatabaseClock::heard_since(Instant::now() - waited, state.now);
         let commands = [command];
         Memory::of(clock, state).recall(&commands, &touched(&commands))
     };
+    let recall = |state: State, command: Command| recall_after(waited, state, command);
     let state = read().await;
     let (head, sources) = (state.head, state.sources.clone());
     let recalled = recall(state, create("a", "airports", "1")).unwrap();
     assert_eq!((recalled.head, recalled.sources), (head, sources));
+    assert!(recalled.behind >= waited);
+    let late = recall_after(FRESH, read().await, create("a", "airports", "1"));
+    assert!(late.is_none(), "nobody knows what time it is");
 
     let Command::Accept(mut viewed) = create("a", "airports", "1") else {
         unreachable!("a commit is accepted")
@@ -180,7 +212,7 @@ async fn a_batch_is_recalled_if_all_that_it_touches_is_remembered_and_fresh() {
     }
     // How far a feed was read moves without the head.
     let state = read().await;
-    let clock = DatabaseClock::heard(state.now);
+    let clock = DatabaseClock::heard_since(Instant::now(), state.now);
     let mut memory = Memory::of(clock, state);
     tokio::time::pause();
     tokio::time::advance(FRESH).await;
