@@ -15,6 +15,13 @@ async fn claim(node: &Flushers, owner: uuid::Uuid) {
     assert!(matches!(reply, Ok(Reply::Claimed(_))), "{reply:?}");
 }
 
+/// A node, and who owns the source.
+async fn owned(scratch: &Scratch) -> (Flushers, uuid::Uuid) {
+    let (node, owner) = (prepared(scratch).await, uuid::Uuid::new_v4());
+    claim(&node, owner).await;
+    (node, owner)
+}
+
 fn start(owner: uuid::Uuid, sequence: i64) -> Command {
     Command::Start(Start {
         source: "crm".to_owned(),
@@ -96,9 +103,7 @@ async fn applied(flusher: &mut Flusher<'_>, name: &str, (owner, sequence): (uuid
 #[tokio::test(flavor = "multi_thread")]
 async fn a_name_that_is_taken_is_found_although_nobody_looked_for_it() {
     let scratch = Scratch::start().await;
-    let node = prepared(&scratch).await;
-    let owner = uuid::Uuid::new_v4();
-    claim(&node, owner).await;
+    let (node, owner) = owned(&scratch).await;
     let mut flusher = Flusher::new(&node.shared, organization());
     applied(&mut flusher, "1", (owner, 1)).await;
     let (answer, _reply) = oneshot::channel();
@@ -150,9 +155,7 @@ async fn a_name_that_is_taken_is_found_although_nobody_looked_for_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_commit_that_came_about_is_not_said_to_have_expired_by_who_does_not_remember_it() {
     let scratch = Scratch::start().await;
-    let node = prepared(&scratch).await;
-    let owner = uuid::Uuid::new_v4();
-    claim(&node, owner).await;
+    let (node, owner) = owned(&scratch).await;
     let mut flusher = Flusher::new(&node.shared, organization());
     applied(&mut flusher, "1", (owner, 1)).await;
     let Command::Accept(mut again) = create("1", "airports", "1") else {
