@@ -11,7 +11,7 @@ pub(crate) use backends::data_source::clock::SystemClock as WallClock;
 #[cfg(feature = "broken")]
 pub use switches::{CLOCK_OFFSET, CONTROL, CONTROLS, CRASHPOINT};
 #[cfg(feature = "broken")]
-pub(crate) use switches::{WallClock, is, point};
+pub(crate) use switches::{WallClock, is, kinds, point};
 
 /// A promise to break, and how.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -45,18 +45,25 @@ pub(crate) const fn is(_control: Control) -> bool {
     false
 }
 
-/// A named place where the process dies or freezes if its environment says so; a second name may say
-/// more of what is under way.
+/// A named place where the process dies or freezes if its environment says so; on the way of a batch, one
+/// for each kind of command in it.
 macro_rules! crash_point {
-    ($($name:expr),+) => {{
+    ($name:expr) => {{
         #[cfg(feature = "broken")]
-        $crate::broken::point(&[$($name),+]);
+        $crate::broken::point($name);
+    }};
+    ($stage:expr, $commands:expr) => {{
+        #[cfg(feature = "broken")]
+        for kind in $crate::broken::kinds($commands) {
+            $crate::broken::point(&format!("{}.{kind}", $stage));
+        }
     }};
 }
 pub(crate) use crash_point;
 
 #[cfg(feature = "broken")]
 mod switches {
+    use std::collections::BTreeSet;
     use std::env::VarError;
     use std::sync::OnceLock;
     use std::sync::atomic::{AtomicU32, Ordering};
@@ -66,6 +73,7 @@ mod switches {
     use nix::sys::signal::{Signal, raise};
 
     use super::Control;
+    use crate::decide::Command;
 
     /// The variable that names a control.
     pub const CONTROL: &str = "COORDINATOR_BROKEN";
@@ -119,14 +127,19 @@ mod switches {
     }
 
     /// Dies or freezes here if the environment says so, as often as it says.
-    pub(crate) fn point(name: &[&str]) {
+    pub(crate) fn point(name: &str) {
         static ARMED: OnceLock<Option<Armed>> = OnceLock::new();
         let Some(armed) = ARMED.get_or_init(armed) else {
             return;
         };
-        if name.join(".") == armed.name && armed.left.fetch_sub(1, Ordering::SeqCst) == 1 {
+        if name == armed.name && armed.left.fetch_sub(1, Ordering::SeqCst) == 1 {
             raise(armed.signal).expect("a process may signal itself");
         }
+    }
+
+    /// The kinds of a batch's commands, each once.
+    pub(crate) fn kinds(commands: &[Command]) -> BTreeSet<&'static str> {
+        commands.iter().map(Command::name).collect()
     }
 
     fn armed() -> Option<Armed> {

@@ -90,7 +90,7 @@ impl Next<'_> {
 
     async fn decide(&self, commands: &[Command], spare: Option<Round>) -> Option<Decided> {
         let touched = touched(commands);
-        crash_point!("round", super::flusher::named(commands));
+        crash_point!("round", commands);
         let mut round = match spare {
             Some(spare) => spare,
             None => self.shared.store.spare_round().await?,

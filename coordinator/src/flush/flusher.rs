@@ -245,7 +245,7 @@ impl<'a> Flusher<'a> {
     ) -> Result<bool, Error> {
         let (shared, organization) = (self.shared, &self.organization);
         let commands = &batch.commands;
-        crash_point!("round", named(commands));
+        crash_point!("round", commands);
         if locked {
             // It would be held while the lock is waited for.
             self.spare = None;
@@ -332,7 +332,7 @@ impl<'a> Flusher<'a> {
         // Others may need the connection, and what was remembered is not used.
         self.spare = None;
         self.memory = Memory::default();
-        crash_point!("round", named(commands));
+        crash_point!("round", commands);
         let mut state = shared.read_shared(organization, touched).await?;
         let (replies, append) = decide::decide(organization, &mut state, commands);
         if append.is_empty() {
@@ -340,7 +340,7 @@ impl<'a> Flusher<'a> {
             return Some(Ok(true));
         }
         let begun = Instant::now();
-        crash_point!("append", named(commands));
+        crash_point!("append", commands);
         let written = shared.append_shared(organization, state, append).await;
         let (written, append) = written?;
         if written {
@@ -373,7 +373,7 @@ impl<'a> Flusher<'a> {
             return Ok(true);
         };
         let begun = Instant::now();
-        crash_point!("append", named(commands));
+        crash_point!("append", commands);
         let accepts = matches!(commands.as_slice(), [Command::Accept(_), ..]);
         if accepts && broken::is(Control::AcknowledgeEarly) {
             answer(answers, replies);
@@ -422,7 +422,7 @@ impl<'a> Flusher<'a> {
         (departures, begun): (Departures, Instant),
     ) {
         let shared = self.shared;
-        crash_point!("appended", named(commands));
+        crash_point!("appended", commands);
         shared
             .metrics
             .append(commands.len() as u64, begun.elapsed());
@@ -430,7 +430,7 @@ impl<'a> Flusher<'a> {
         shared.metrics.pending(append.pending_change());
         let told = departures.leave(append);
         shared.wake.appended(&self.organization, append, &told);
-        crash_point!("told", named(commands));
+        crash_point!("told", commands);
     }
 
     /// What was decided ahead rests on an append that did not come about, or was not the last; what is
@@ -466,10 +466,4 @@ async fn read(
         column: "org_id",
         row: organization.to_string(),
     })
-}
-
-/// What a batch begins with.
-#[cfg(feature = "broken")]
-pub(super) fn named(commands: &[Command]) -> &'static str {
-    commands.first().map_or("nothing", Command::name)
 }

@@ -169,7 +169,7 @@ impl TestNode {
         let Ok(status) = timeout(PATIENCE, ended).await else {
             // Nobody would end the wait for it.
             kill(pid, Signal::SIGKILL).expect("it runs");
-            panic!("the node goes on: {}", self.log());
+            panic!("the node goes on, {:?}: {}", self.environment, self.log());
         };
         status
             .expect("waiting does not panic")
