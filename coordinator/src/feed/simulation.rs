@@ -66,7 +66,7 @@ enum Turn {
     Take(usize),
     /// The page is lost.
     Lose,
-    /// The reader sees how the feed stands.
+    /// The reader sees how the feed stands, between two pages.
     Look,
     /// Another one takes over.
     Replace,
@@ -103,6 +103,8 @@ struct Held {
 struct Reader {
     epoch: i64,
     feed: Option<Feed>,
+    /// The feed was reset, and how it stands is seen before anything is asked for.
+    stale: bool,
     sweep: Option<Sweep>,
     held: Option<Held>,
     history: History,
@@ -145,6 +147,9 @@ impl World {
     }
 
     fn turn(&mut self, turn: Turn) {
+        if self.reader().stale {
+            self.look();
+        }
         match turn {
             Turn::Wait(seconds) => self.now += seconds,
             Turn::Poll => self.poll(),
@@ -169,10 +174,15 @@ impl World {
     fn look(&mut self) {
         let feed = self.tables.feed().cloned();
         let reader = self.reader();
+        if reader.held.is_some() {
+            return;
+        }
         if reader.feed != feed {
             reader.history.forget_all();
+            reader.sweep = None;
         }
         reader.feed = feed;
+        reader.stale = false;
     }
 
     fn replace(&mut self) {
@@ -188,6 +198,7 @@ impl World {
         self.readers.push(Reader {
             epoch: source.epoch,
             feed: self.tables.feed().cloned(),
+            stale: false,
             sweep: None,
             held: None,
             history: History::default(),
@@ -337,7 +348,11 @@ impl World {
         let stood = reader.feed.as_ref().map(|feed| feed.trail.clone());
         let leads = step.leads(&stood.unwrap_or_default(), &taken.feed.trail);
         reader.history.position(taken.now, taken.last_sync_id);
-        reader.feed = Some(taken.feed);
+        if leads {
+            reader.feed = Some(taken.feed);
+        } else {
+            reader.stale = true;
+        }
         let events = reader.held.iter().flat_map(|held| &held.events);
         let loaded = events.filter(|event| event.loaded);
         let loaded: Vec<_> = loaded
@@ -352,9 +367,6 @@ impl World {
             } else {
                 reader.history.changed(row, sync_id, pushed);
             }
-        }
-        if !leads {
-            reader.history.forget_all();
         }
         let Some(mut held) = reader.held.take() else {
             return;
@@ -414,6 +426,7 @@ impl World {
 
     /// Reads on until nothing can come any more.
     fn drain(&mut self) {
+        self.turn(Turn::Lose);
         self.look();
         for _ in 0..1_000 {
             self.turn(Turn::Lose);
