@@ -6,6 +6,7 @@
 //! taken to be new: the ledger's key refuses the append of one that is not.
 
 use std::collections::{HashMap, HashSet};
+use std::hash::Hash;
 use std::time::Duration;
 
 use time::OffsetDateTime;
@@ -23,12 +24,15 @@ const ENTRY: usize = 1_024;
 /// How long a source is remembered: how far its feed was read moves without the head.
 pub(super) const FRESH: Duration = Duration::from_millis(250);
 
+/// Entries by source and sequence.
+type Inbox = HashMap<(String, i64), InboxEntry>;
+
 /// As of one version of the head.
 #[derive(Debug, Default)]
 pub(super) struct Memory {
     stand: Option<Stand>,
     ledger: HashMap<String, LedgerEntry>,
-    inbox: HashMap<(String, i64), InboxEntry>,
+    inbox: Inbox,
     sources: HashMap<String, Source>,
 }
 
@@ -60,11 +64,9 @@ impl Memory {
         if stand != Some(state.head.version) {
             return !left_out;
         }
-        state.ledger.extend(self.ledger);
-        state.inbox.extend(self.inbox);
-        for (id, source) in self.sources {
-            state.sources.entry(id).or_insert(source);
-        }
+        state.ledger = joined(self.ledger, std::mem::take(&mut state.ledger));
+        state.inbox = joined(self.inbox, std::mem::take(&mut state.inbox));
+        state.sources = joined(self.sources, std::mem::take(&mut state.sources));
         true
     }
 
@@ -110,19 +112,11 @@ impl Memory {
     /// comes next.
     pub(super) fn of(clock: DatabaseClock, state: State) -> Self {
         // Without its body an entry is of no use to a start.
-        let whole = |entry: &InboxEntry| !entry.dead && !entry.body.is_empty();
-        let entries = state.inbox.into_iter().filter(|(_, entry)| whole(entry));
-        let (flying, waiting): (Vec<_>, Vec<_>) =
-            entries.partition(|(_, entry)| entry.open.is_some());
-        let mut weight = 0;
-        let inbox: HashMap<_, _> = flying
-            .into_iter()
-            .chain(waiting)
-            .take_while(|(_, entry)| {
-                weight += ENTRY + entry.body.len();
-                weight <= WEIGHT
-            })
-            .collect();
+        let mut inbox = state.inbox;
+        inbox.retain(|_, entry| !entry.dead && !entry.body.is_empty());
+        if inbox.values().map(weight).sum::<usize>() > WEIGHT {
+            inbox = lightened(inbox);
+        }
         let pending: HashSet<&str> = inbox.values().map(|it| it.client_tx_id.as_str()).collect();
         let mut ledger = state.ledger;
         ledger.retain(|name, _| pending.contains(name.as_str()));
@@ -140,6 +134,30 @@ impl Memory {
             sources,
         }
     }
+}
+
+fn weight(entry: &InboxEntry) -> usize {
+    ENTRY + entry.body.len()
+}
+
+/// As many as may be remembered; of those in flight, first.
+fn lightened(inbox: Inbox) -> Inbox {
+    let (flying, waiting): (Vec<_>, Vec<_>) = inbox
+        .into_iter()
+        .partition(|(_, entry)| entry.open.is_some());
+    let mut weighed = 0;
+    let light = flying.into_iter().chain(waiting).take_while(|(_, entry)| {
+        weighed += weight(entry);
+        weighed <= WEIGHT
+    });
+    light.collect()
+}
+
+/// What is remembered, and what was read: that counts where both are there.
+fn joined<K: Eq + Hash, V>(remembered: HashMap<K, V>, read: HashMap<K, V>) -> HashMap<K, V> {
+    let mut joined = remembered;
+    joined.extend(read);
+    joined
 }
 
 /// A clock that was set back makes nothing fresh.
