@@ -113,6 +113,18 @@ struct Reader {
     swept_from: OffsetDateTime,
 }
 
+impl Reader {
+    /// How the feed stands after a step, unless it was reset meanwhile.
+    fn stands(&mut self, step: &Step, feed: Feed) {
+        let stood = self.feed.as_ref().map(|feed| feed.trail.clone());
+        if step.leads(&stood.unwrap_or_default(), &feed.trail) {
+            self.feed = Some(feed);
+        } else {
+            self.stale = true;
+        }
+    }
+}
+
 struct World {
     now: u64,
     told: Vec<Told>,
@@ -345,14 +357,8 @@ impl World {
             .held
             .as_ref()
             .map_or(Step::Stay, |held| held.step.clone());
-        let stood = reader.feed.as_ref().map(|feed| feed.trail.clone());
-        let leads = step.leads(&stood.unwrap_or_default(), &taken.feed.trail);
         reader.history.position(taken.now, taken.last_sync_id);
-        if leads {
-            reader.feed = Some(taken.feed);
-        } else {
-            reader.stale = true;
-        }
+        reader.stands(&step, taken.feed);
         let events = reader.held.iter().flat_map(|held| &held.events);
         let loaded = events.filter(|event| event.loaded);
         let loaded: Vec<_> = loaded
