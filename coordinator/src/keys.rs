@@ -155,7 +155,7 @@ impl KeyRing {
             } else {
                 self.strangers.acquire().await.ok()
             };
-            api_keys::authenticate(&self.store, sha256).await
+            Box::pin(api_keys::authenticate(&self.store, sha256)).await
         });
         caller.await?.ok_or_else(unauthenticated)
     }
@@ -166,9 +166,11 @@ impl KeyRing {
         organization: &OrganizationId,
     ) -> Result<Arc<[SigningKey]>, store::Error> {
         self.signing
-            .get(organization.clone(), || async move {
-                let sealed = api_keys::signing(&self.store, organization.clone()).await?;
-                sealed.iter().map(|key| self.signing_key(key)).collect()
+            .get(organization.clone(), || {
+                Box::pin(async move {
+                    let sealed = api_keys::signing(&self.store, organization.clone()).await?;
+                    sealed.iter().map(|key| self.signing_key(key)).collect()
+                })
             })
             .await
     }

@@ -221,7 +221,7 @@ impl SchemaCache {
         let since = Instant::now();
         let held = folder.kept().active.clone();
         let known = held.as_ref().map_or(0, |schema| schema.version);
-        let found = self.records.active(organization.clone(), known).await?;
+        let found = Box::pin(self.records.active(organization.clone(), known)).await?;
         let schema = match (held, found) {
             (Some(held), Some(found)) if found.version == known => held,
             (
@@ -230,7 +230,7 @@ impl SchemaCache {
                     version,
                     document: Some(document),
                 }),
-            ) => compiled(organization, version, document).await?,
+            ) => Box::pin(compiled(organization, version, document)).await?,
             _ => return Err(missing()),
         };
         let mut kept = folder.kept();

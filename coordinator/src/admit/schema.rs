@@ -27,6 +27,8 @@ pub struct Schema {
     pub version: i32,
     /// The models, by name.
     pub models: BTreeMap<String, Model>,
+    /// The models of each Data Source.
+    sources: BTreeMap<String, Vec<String>>,
     document: String,
 }
 
@@ -41,9 +43,19 @@ impl Schema {
         let document = json::parse(document)
             .map_err(|error| Invalid::new(error.path.clone(), error.rule.to_string()).refusal())?;
         let models = models(&document).map_err(Invalid::refusal)?;
+        let mut sources = BTreeMap::<_, Vec<_>>::new();
+        for (name, model) in &models {
+            if let Backing::Source(source) = &model.backing {
+                sources
+                    .entry(source.clone())
+                    .or_default()
+                    .push(name.clone());
+            }
+        }
         Ok(Self {
             version,
             models,
+            sources,
             document: json::canonical(&document),
         })
     }
@@ -60,13 +72,12 @@ impl Schema {
 
     /// The ids of the Data Sources that the models name.
     pub fn sources(&self) -> BTreeSet<&str> {
-        self.models
-            .values()
-            .filter_map(|model| match &model.backing {
-                Backing::Managed => None,
-                Backing::Source(id) => Some(id.as_str()),
-            })
-            .collect()
+        self.sources.keys().map(String::as_str).collect()
+    }
+
+    /// The names of the models whose rows live in this Data Source.
+    pub fn models_of(&self, source: &str) -> &[String] {
+        self.sources.get(source).map_or(&[], Vec::as_slice)
     }
 }
 

@@ -4,29 +4,30 @@ mod canonical;
 mod read_back;
 mod verdict;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
 use backends::data_source::classify::{AttemptError, Outcome};
 use backends::data_source::client::Request;
+use backends::data_source::endpoint::EndpointUrl;
 use backends::data_source::excerpt::excerpt;
 use backends::data_source::exchange::{Exchange, FailureClass};
 use backends::data_source::sign::SigningKey;
-use backends::data_source::wire::RequestKind;
+use backends::data_source::wire::{self, RequestKind};
 use backends::operation::{Operation, RowKey};
 use tokio::time::Instant;
 use tracing::{Instrument, Span};
 use uuid::Uuid;
 
 use self::verdict::Case;
-use super::Tools;
-use super::desk::Seat;
-use crate::admit::{Backing, Schema};
+use super::desk::{Desk, Seat};
+use crate::admit::Schema;
 use crate::broken::{self, Control, crash_point};
 use crate::decide::{
     Command, Expire, InboxEntry, NotStartable, Reply, Settle, Source, Start, Started, Terms, lane,
 };
-use crate::domain::{CommitId, OrganizationId};
+use crate::domain::{Commit, CommitId};
 use crate::feed::tell_denied;
 use crate::store::Error;
 use crate::telemetry::trace;
@@ -43,11 +44,8 @@ const NOT_RECORDED: &str = "answer_not_recorded";
 
 /// An attempt to be made.
 pub(super) struct Attempt {
-    pub(super) tools: Tools,
-    pub(super) organization: OrganizationId,
-    pub(super) source: String,
-    pub(super) epoch: i64,
-    pub(super) node: Uuid,
+    /// Of its source.
+    pub(super) desk: Arc<Desk>,
     pub(super) sequence: i64,
     /// What it rests on; nothing, for most commits.
     pub(super) terms: Option<Arc<Terms>>,
@@ -55,10 +53,17 @@ pub(super) struct Attempt {
     pub(super) weight: usize,
     /// Of the inbox that it was chosen from.
     pub(super) revision: i64,
-    /// It was recorded with the accept; and an instant before that.
-    pub(super) departed: Option<(Box<Started>, Instant)>,
+    pub(super) departed: Option<Departure>,
     /// None for what is not sent.
     pub(super) seat: Option<Seat>,
+}
+
+/// An attempt that was recorded with its commit's accept.
+pub(super) struct Departure {
+    pub(super) started: Arc<Started>,
+    pub(super) commit: Arc<Commit>,
+    /// An instant before that.
+    pub(super) asked: Instant,
 }
 
 /// What an attempt is made and judged with.
@@ -67,8 +72,6 @@ struct Equipment {
     keys: Arc<[SigningKey]>,
     /// The active schema; none while there is none.
     schema: Option<Arc<Schema>>,
-    /// Models whose rows the source holds.
-    models: Vec<String>,
 }
 
 /// What became of it.
@@ -93,13 +96,13 @@ impl Attempt {
         crash_point!("attempt.chosen");
         let equipment = self.equipment().await;
         crash_point!("attempt.equipped");
-        let (started, asked) = match (self.departed.take(), &equipment) {
-            (Some(departed), _) => departed,
+        let (started, commit, asked) = match (self.departed.take(), &equipment) {
+            (Some(it), _) => (it.started, Some(it.commit), it.asked),
             (None, None) => return End::Unavailable,
             (None, Some(_)) => {
                 let asked = Instant::now();
-                match self.start().await {
-                    Ok(Reply::Started(started)) => (started, asked),
+                match Box::pin(self.start()).await {
+                    Ok(Reply::Started(started)) => (Arc::from(started), None, asked),
                     Ok(Reply::NotStartable(why)) => return End::NotStarted(why, self.revision),
                     Ok(Reply::Fenced) => return End::Fenced,
                     Ok(_) | Err(_) => return End::Unavailable,
@@ -118,7 +121,8 @@ impl Attempt {
             .filter(|_| may_leave)
             .map_or(Duration::ZERO, |_| left);
         let equipment = equipment.unwrap_or_default();
-        self.deliver(&started, &equipment, left)
+        // In a box, so that what is spawned for each departure is small: a batch waits for that.
+        Box::pin(self.deliver((&started, commit.as_deref()), &equipment, left))
             .instrument(span)
             .await
     }
@@ -129,13 +133,13 @@ impl Attempt {
             return End::Expired(Some(NotStartable::Finished));
         };
         let expire = Command::Expire(Expire {
-            source: self.source.clone(),
-            epoch: self.epoch,
+            source: self.desk.source.clone(),
+            epoch: self.desk.epoch,
             sequence: self.sequence,
             client_tx_id: terms.client_tx_id.clone(),
             weight: self.weight,
         });
-        match self.tools.flushers.submit(&self.organization, expire).await {
+        match self.desk.submit(expire).await {
             Ok(Reply::NotStartable(why)) => End::Expired(Some(why)),
             Ok(_) | Err(_) => End::Expired(None),
         }
@@ -143,10 +147,11 @@ impl Attempt {
 
     /// What is needed before an attempt is recorded; none when it is not to be had now.
     async fn equipment(&self) -> Option<Equipment> {
-        let keys = match self.tools.keys.signing_keys(&self.organization).await {
+        let (tools, organization) = (&self.desk.tools, &self.desk.organization);
+        let keys = match tools.keys.signing_keys(organization).await {
             Ok(keys) if keys.is_empty() => {
                 tracing::warn!(
-                    source.id = self.source,
+                    source.id = self.desk.source,
                     "no live key signs: nothing is sent"
                 );
                 return None;
@@ -157,20 +162,8 @@ impl Attempt {
                 return None;
             }
         };
-        let schema = self.tools.schemas.latest(&self.organization).await.ok()?;
-        let held = Backing::Source(self.source.clone());
-        let models = schema.as_ref().map_or_else(Vec::new, |schema| {
-            let models = schema
-                .models
-                .iter()
-                .filter(|(_, model)| model.backing == held);
-            models.map(|(name, _)| name.clone()).collect()
-        });
-        Some(Equipment {
-            keys,
-            schema,
-            models,
-        })
+        let schema = tools.schemas.latest(organization).await.ok()?;
+        Some(Equipment { keys, schema })
     }
 
     /// Waits for a slot, if the attempt stands by for one; `false` if it is not to leave.
@@ -189,7 +182,7 @@ impl Attempt {
             parent: None,
             "attempt",
             commit.id = %started.id,
-            source.id = self.source,
+            source.id = self.desk.source,
             attempt = started.number,
             otel.kind = "client",
         );
@@ -202,9 +195,21 @@ impl Attempt {
     }
 
     /// Sends, and settles until the outcome is durable: only this node knows the answer.
-    async fn deliver(mut self, started: &Started, equipment: &Equipment, left: Duration) -> End {
+    async fn deliver(
+        mut self,
+        (started, commit): (&Started, Option<&Commit>),
+        equipment: &Equipment,
+        left: Duration,
+    ) -> End {
         let begun = Instant::now();
-        let case = Case::new(&self.tools, &self.organization, (started, equipment));
+        let operations = operations(started, commit);
+        let case = Case {
+            desk: &self.desk,
+            started,
+            equipment,
+            operations: &operations,
+            url: EndpointUrl::parse(&started.url, self.desk.tools.endpoints.policy()),
+        };
         // Half of the time at most: the commit is sent all the same.
         let looked = case.look_first(left / 2).await;
         let left = left.saturating_sub(begun.elapsed());
@@ -225,13 +230,13 @@ impl Attempt {
         let settle = Settle {
             never_left: left.is_zero(),
             rows: case.operations.iter().map(Operation::key).collect(),
-            unclear: self.unclear(started, &case.operations),
+            unclear: self.unclear(started, case.operations),
             read_back: verdict.read_back.or(looked).map(Box::new),
             ..self.record(started, &exchange, verdict.outcome)
         };
         let verdict_applied = matches!(settle.outcome, Outcome::Applied(_));
         let outcome = settle.outcome.as_str();
-        self.tools.metrics.attempt(outcome, exchange.elapsed);
+        self.desk.tools.metrics.attempt(outcome, exchange.elapsed);
         tracing::debug!(
             outcome,
             http.status = exchange.status,
@@ -259,18 +264,13 @@ impl Attempt {
         let mut whole = true;
         loop {
             let command = Command::Settle(settle.clone());
-            match self
-                .tools
-                .flushers
-                .submit(&self.organization, command)
-                .await
-            {
+            match self.desk.submit(command).await {
                 Ok(Reply::Settled(entry, source)) => {
                     return End::Settled(entry, source);
                 }
                 Ok(Reply::Denied(source)) => {
-                    let of = (&self.organization, self.source.as_str());
-                    tell_denied(&self.tools.metrics, of, &settle.client_tx_id);
+                    let of = (&self.desk.organization, self.desk.source.as_str());
+                    tell_denied(&self.desk.tools.metrics, of, &settle.client_tx_id);
                     return End::Settled(None, source);
                 }
                 Ok(_) => {
@@ -298,7 +298,7 @@ impl Attempt {
 
     /// Moves on, and settles some time after.
     fn settle_later(self, settle: Settle) -> End {
-        let (tasks, revision) = (self.tools.tasks.clone(), self.revision);
+        let (tasks, revision) = (self.desk.tools.tasks.clone(), self.revision);
         tasks.spawn(async move {
             tokio::time::sleep(SETTLE_AGAIN.mul_f64(8.0 * settle.jitter)).await;
             self.settle(settle).await;
@@ -316,24 +316,21 @@ impl Attempt {
             return Vec::new();
         }
         let rows = operations.iter().map(Operation::key);
-        rows.filter(|row| unclear.contains(&lane(&self.organization, &row.model, &row.id)))
+        rows.filter(|row| unclear.contains(&lane(&self.desk.organization, &row.model, &row.id)))
             .collect()
     }
 
     async fn start(&self) -> Result<Reply, Error> {
         let start = Start {
-            source: self.source.clone(),
-            epoch: self.epoch,
+            source: self.desk.source.clone(),
+            epoch: self.desk.epoch,
             sequence: self.sequence,
-            node: self.node,
+            node: self.desk.node,
             terms: self.terms.clone(),
             revision: self.revision,
             weight: self.weight,
         };
-        self.tools
-            .flushers
-            .submit(&self.organization, Command::Start(start))
-            .await
+        self.desk.submit(Command::Start(start)).await
     }
 
     async fn send(&self, case: &Case<'_>, left: Duration) -> Exchange {
@@ -365,13 +362,13 @@ impl Attempt {
             traceparent: Some(&trace::outgoing(submitted)),
             kind: RequestKind::Commit,
         };
-        self.tools.endpoints.send(request).await
+        self.desk.tools.endpoints.send(request).await
     }
 
     fn record(&self, started: &Started, exchange: &Exchange, outcome: Outcome) -> Settle {
         Settle {
-            source: self.source.clone(),
-            epoch: self.epoch,
+            source: self.desk.source.clone(),
+            epoch: self.desk.epoch,
             sequence: self.sequence,
             client_tx_id: started.client_tx_id.clone(),
             started_at: started.started_at,
@@ -393,6 +390,19 @@ impl Attempt {
             certificate_expires_at: exchange.certificate_expires_at.map(Into::into),
         }
     }
+}
+
+/// What is sent: the commit's operations, where it is at hand and all of them are, or the body's.
+fn operations<'a>(started: &Started, commit: Option<&'a Commit>) -> Cow<'a, [Operation]> {
+    let asked = commit.map(|commit| commit.operations.as_slice());
+    let whole = |all: &&[Operation]| wire::sent(all).count() == all.len();
+    asked.filter(whole).map_or_else(
+        || {
+            let sent = wire::operations(&started.body);
+            Cow::Owned(sent.expect("the inbox holds bodies that we wrote"))
+        },
+        Cow::Borrowed,
+    )
 }
 
 /// What can be recorded of an attempt whose answer cannot: its commit is sent again on the schedule.

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use time::OffsetDateTime;
 use tokio::time::Instant;
 
+use super::attempt::Departure;
 use super::board::Board;
 use super::desk::{Desk, Seat};
 use super::flight::Flight;
@@ -181,9 +182,12 @@ impl Departing {
             || !follows
             || accepted.iter().any(|entry| entry.expires_at.is_some());
         for (departed, seat) in leaving {
-            let started = Box::new(departed.started.clone());
-            let departed = (departed.sequence, Some((started, self.begun)));
-            desk.fly(&board, departed, seat);
+            let departure = Departure {
+                started: Arc::clone(&departed.started),
+                commit: Arc::clone(&departed.commit),
+                asked: self.begun,
+            };
+            desk.fly(&board, (departed.sequence, Some(departure)), seat);
         }
         drop(board);
         if busy {

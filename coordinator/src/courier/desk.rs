@@ -17,13 +17,14 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use uuid::Uuid;
 
 use super::Tools;
-use super::attempt::{Attempt, End};
+use super::attempt::{Attempt, Departure, End};
 use super::board::Board;
 use super::flight::{Flight, Flying};
 use super::shares::{Share, Turn};
 use super::slots::{Slot, Slots};
-use crate::decide::Started;
+use crate::decide::{Command, Reply};
 use crate::domain::{OrganizationId, SourceState};
+use crate::store::Error;
 
 /// How long a courier waits before it looks again after the database was away, or no key signs.
 pub(super) const PAUSE: Duration = Duration::from_millis(500);
@@ -73,6 +74,14 @@ impl Desk {
             board: Mutex::new(Board::new(Arc::clone(&flight))),
             flight,
         }
+    }
+
+    /// Has a command of the organization's decided.
+    pub(super) async fn submit(&self, command: Command) -> Result<Reply, Error> {
+        self.tools
+            .flushers
+            .submit(&self.organization, command)
+            .await
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Board> {
@@ -194,7 +203,7 @@ impl Desk {
     pub(super) fn fly(
         self: &Arc<Self>,
         board: &Board,
-        (sequence, departed): (i64, Option<(Box<Started>, Instant)>),
+        (sequence, departed): (i64, Option<Departure>),
         seat: Seat,
     ) {
         let attempt = Attempt {
@@ -210,13 +219,9 @@ impl Desk {
         });
     }
 
-    pub(super) fn attempt(&self, board: &Board, sequence: i64) -> Attempt {
+    pub(super) fn attempt(self: &Arc<Self>, board: &Board, sequence: i64) -> Attempt {
         Attempt {
-            tools: self.tools.clone(),
-            organization: self.organization.clone(),
-            source: self.source.clone(),
-            epoch: self.epoch,
-            node: self.node,
+            desk: Arc::clone(self),
             sequence,
             terms: board.window.terms(sequence),
             weight: board.window.weight(sequence),

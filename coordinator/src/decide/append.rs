@@ -1,6 +1,7 @@
 //! What a batch writes, as final states: a key written twice in a batch is written once.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use backends::operation::RowKey;
@@ -13,7 +14,9 @@ use super::operate::Operator;
 use super::start::Started;
 use super::state::{Feed, InboxEntry, LedgerEntry, Source, StoredRow};
 use super::versions::VersionChange;
-use crate::domain::{CommitId, Delta, Participant, Receipt, RequestError, RequestKind, Trigger};
+use crate::domain::{
+    Commit, CommitId, Delta, Participant, Receipt, RequestError, RequestKind, Trigger,
+};
 
 /// Everything that one append writes. Maps are ordered, so that rows are locked in key order.
 #[derive(Clone, Debug, Default)]
@@ -135,14 +138,16 @@ pub struct AttemptOpen {
 }
 
 /// A commit whose first attempt was recorded with its accept.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Departed {
     /// The source.
     pub source: String,
     /// Its place in the inbox.
     pub sequence: i64,
     /// What may leave once this is durable.
-    pub started: Started,
+    pub started: Arc<Started>,
+    /// What it asks for.
+    pub commit: Arc<Commit>,
 }
 
 /// An attempt that ended.
@@ -235,10 +240,12 @@ impl Append {
 
     /// Notes how a source stands after a decision.
     pub(super) fn put_source(&mut self, source: &Source, settings_changed: bool) {
-        let entry = self
-            .sources
-            .entry(source.id.clone())
-            .or_insert_with(|| (source.clone(), settings_changed));
-        *entry = (source.clone(), entry.1 || settings_changed);
+        if let Some((stands, changed)) = self.sources.get_mut(&source.id) {
+            stands.clone_from(source);
+            *changed |= settings_changed;
+        } else {
+            let stands = (source.clone(), settings_changed);
+            self.sources.insert(source.id.clone(), stands);
+        }
     }
 }

@@ -52,7 +52,7 @@ pub(super) fn control(state: &mut State, append: &mut Append, control: &Control)
             }
             change(state, append, source, |source| {
                 let url = source.settings.url.clone();
-                patch.apply(&mut source.settings);
+                patch.apply(Arc::make_mut(&mut source.settings));
                 if source.settings.url != url {
                     source.start_afresh(now);
                     source.certificate_expires_at = None;

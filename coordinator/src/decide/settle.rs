@@ -106,13 +106,14 @@ pub(super) fn settle(state: &mut State, append: &mut Append, settle: &Settle) ->
     else {
         return Reply::Fenced;
     };
-    let Some(mut entry) = state.inbox.get(&key).cloned() else {
+    let Some((key, mut entry)) = state.inbox.remove_entry(&key) else {
         // An operator settled the commit after the attempt's deadline: the answer came too late.
         return Reply::Settled(None, Box::new(source));
     };
     if entry.open.map(|(started_at, _)| started_at) != Some(settle.started_at)
         && !broken::is(Control::NoEpoch)
     {
+        state.inbox.insert(key, entry);
         return Reply::Fenced;
     }
     let stood = source.state;
@@ -128,7 +129,6 @@ pub(super) fn settle(state: &mut State, append: &mut Append, settle: &Settle) ->
     let finished = closing.outcome();
     closing.close();
     if finished {
-        state.inbox.remove(&key);
         append.inbox_changed.remove(&key);
         append.inbox_done.insert(key);
     } else {
@@ -239,7 +239,7 @@ impl Ending<'_> {
     /// It was applied: its changes go to the log.
     pub(super) fn confirm(&mut self, changes: &[Change]) {
         let now = self.state.now;
-        let Some(mut entry) = self.state.ledger.get(&self.entry.client_tx_id).cloned() else {
+        let Some(mut entry) = self.state.ledger.remove(&self.entry.client_tx_id) else {
             return;
         };
         let before = self.state.head.last_sync_id;
@@ -286,7 +286,7 @@ impl Ending<'_> {
     /// It was not applied, and will not be.
     pub(super) fn reject(&mut self, code: &str, message: &str) {
         let now = self.state.now;
-        if let Some(mut entry) = self.state.ledger.get(&self.entry.client_tx_id).cloned() {
+        if let Some(mut entry) = self.state.ledger.remove(&self.entry.client_tx_id) {
             entry.state = CommitState::Rejected;
             entry.error = Some((code.to_owned(), message.to_owned()));
             self.finish(entry, now);

@@ -13,7 +13,7 @@ use super::settle::SIGNATURE_TOLERANCE;
 use super::state::{InboxEntry, Source, State, Touched};
 use super::terms::{Guard, Terms};
 use super::{NotStartable, Reply, over, terms};
-use crate::domain::{CommitId, RequestError, RequestKind, SourceState, Trigger};
+use crate::domain::{Commit, CommitId, RequestError, RequestKind, SourceState, Trigger};
 
 /// Attempts after which a 5xx answer makes the next one look first: a handler that fails on a row
 /// that exists answers no better.
@@ -172,7 +172,11 @@ impl Leave {
 }
 
 /// Records the first attempt of a commit that is just being accepted, if it has leave.
-pub(super) fn depart(state: &State, append: &mut Append, entry: &mut InboxEntry) {
+pub(super) fn depart(
+    state: &State,
+    append: &mut Append,
+    (commit, entry): (&Arc<Commit>, &mut InboxEntry),
+) {
     let leave = state.leaves.get(&entry.source);
     let Some((leave, source)) = leave.zip(state.sources.get(&entry.source)) else {
         return;
@@ -185,7 +189,8 @@ pub(super) fn depart(state: &State, append: &mut Append, entry: &mut InboxEntry)
     append.departed.push(Departed {
         source: entry.source.clone(),
         sequence: entry.sequence,
-        started,
+        started: Arc::new(started),
+        commit: Arc::clone(commit),
     });
 }
 

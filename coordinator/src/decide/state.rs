@@ -240,7 +240,7 @@ pub struct Source {
     /// What a schema's backing names.
     pub id: String,
     /// What the operator set.
-    pub settings: SourceSettings,
+    pub settings: Arc<SourceSettings>,
     /// What it does with commits.
     pub state: SourceState,
     /// Why.
@@ -298,7 +298,7 @@ impl Source {
     pub fn new(id: &str, settings: SourceSettings) -> Self {
         Self {
             id: id.to_owned(),
-            settings,
+            settings: Arc::new(settings),
             state: SourceState::Enabled,
             state_reason: String::new(),
             owner: None,

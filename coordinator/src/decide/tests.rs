@@ -77,6 +77,10 @@ pub(super) fn with_source() -> State {
     state
 }
 
+fn settings(state: &mut State) -> &mut SourceSettings {
+    Arc::make_mut(&mut state.sources.get_mut("crm").unwrap().settings)
+}
+
 pub(super) fn operation(kind: OperationKind, model: &str, id: &str, n: i64) -> Operation {
     let input = match kind {
         OperationKind::Create => json!({"id": id, "n": n}),
@@ -499,7 +503,7 @@ fn a_misconfigured_source_backs_off_as_a_whole_and_spends_no_attempt() {
 #[test]
 fn a_source_that_keeps_failing_is_probed_ever_more_seldom_until_it_answers() {
     let mut state = with_source();
-    state.sources.get_mut("crm").unwrap().settings.retry.delays = vec![Duration::from_secs(1); 20];
+    settings(&mut state).retry.delays = vec![Duration::from_secs(1); 20];
     let mut attempt = in_flight(&mut state);
     let mut pauses = Vec::new();
     for _ in 0..6 {
@@ -699,7 +703,7 @@ fn a_certificates_end_is_known_until_another_is_shown_or_the_endpoint_moves() {
         state.inbox.get_mut(&("crm".to_owned(), 1)).unwrap().dead = false;
         started = self::started(&mut state);
     }
-    let mut settings = state.sources["crm"].settings.clone();
+    let mut settings = SourceSettings::clone(&state.sources["crm"].settings);
     "https://other.example/".clone_into(&mut settings.url);
     let update = Control::UpdateSource("crm".to_owned(), settings.into());
     run(&mut state, Command::Control(update));

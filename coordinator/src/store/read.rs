@@ -1,6 +1,7 @@
 //! Reads what a batch of commands touches, in one snapshot.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use backends::data_source::schedule::RetrySchedule;
@@ -347,7 +348,7 @@ fn source(row: &PgRow) -> Result<Source, Error> {
     let attempts: Vec<i64> = row.try_get("a1")?;
     let retries: Vec<i64> = row.try_get("a2")?;
     Ok(Source {
-        settings: SourceSettings {
+        settings: Arc::new(SourceSettings {
             url: row.try_get("t3")?,
             retry: RetrySchedule {
                 delays: delays.into_iter().filter_map(millis).collect(),
@@ -358,7 +359,7 @@ fn source(row: &PgRow) -> Result<Source, Error> {
             max_per_second: narrow(row.try_get("n9")?, ("data_sources", "max_per_second"))?,
             max_pending: row.try_get("n10")?,
             feed_lag: millis(row.try_get("n11")?).ok_or_else(|| corrupt("feed_lag_ms"))?,
-        },
+        }),
         state: SourceState::parse(&state).ok_or_else(|| corrupt("state"))?,
         state_reason: row.try_get("t2")?,
         owner: row.try_get::<Option<Uuid>, _>("u1")?,

@@ -27,6 +27,8 @@ fn a_document_names_models_backings_and_groups() {
     .unwrap();
     assert_eq!(schema.version, 3);
     assert_eq!(schema.sources().into_iter().collect::<Vec<_>>(), ["crm"]);
+    assert_eq!(schema.models_of("crm"), ["contacts"]);
+    assert_eq!(schema.models_of("hr"), [""; 0]);
     assert_eq!(schema.model("notes").unwrap().backing, Backing::Managed);
     let reports = schema.model("reports").unwrap();
     assert_eq!(reports.backing, Backing::Managed);

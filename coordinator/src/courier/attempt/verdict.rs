@@ -6,24 +6,21 @@ use std::time::Duration;
 use backends::data_source::classify::{AttemptError, Outcome, RESPONSE_INVALID, commit_outcome};
 use backends::data_source::endpoint::{EndpointUrl, UrlFault};
 use backends::data_source::exchange::Exchange;
-use backends::data_source::wire;
 use backends::operation::{Change, Operation};
 
 use super::read_back::Reader;
 use super::{Equipment, canonical};
 use crate::admit::Schema;
-use crate::courier::Tools;
+use crate::courier::desk::Desk;
 use crate::decide::{ReadBack, Started};
-use crate::domain::OrganizationId;
 
 /// An attempt whose answer is to be judged.
 pub(super) struct Case<'a> {
-    tools: &'a Tools,
-    organization: &'a OrganizationId,
+    pub(super) desk: &'a Desk,
     pub(super) started: &'a Started,
     pub(super) equipment: &'a Equipment,
     /// What is sent.
-    pub(super) operations: Vec<Operation>,
+    pub(super) operations: &'a [Operation],
     /// Where to, unless nothing may be sent there.
     pub(super) url: Result<EndpointUrl, UrlFault>,
 }
@@ -35,28 +32,12 @@ pub(super) struct Verdict {
     pub(super) read_back: Option<ReadBack>,
 }
 
-impl<'a> Case<'a> {
-    pub(super) fn new(
-        tools: &'a Tools,
-        organization: &'a OrganizationId,
-        (started, equipment): (&'a Started, &'a Equipment),
-    ) -> Self {
-        Self {
-            tools,
-            organization,
-            started,
-            equipment,
-            operations: wire::operations(&started.body)
-                .expect("the inbox holds bodies that we wrote"),
-            url: EndpointUrl::parse(&started.url, tools.endpoints.policy()),
-        }
-    }
-
+impl Case<'_> {
     /// Rows that the commit creates, read before it is sent yet again to an endpoint that failed.
     pub(super) async fn look_first(&self, within: Duration) -> Option<ReadBack> {
         let looks = self.started.looks_first && !within.is_zero();
         let reader = self.reader().filter(|_| looks)?;
-        reader.existing(&self.operations, within).await
+        reader.existing(self.operations, within).await
     }
 
     /// What the answer means. A 200 that does not fit the commit, or whose rows are none of their
@@ -64,7 +45,9 @@ impl<'a> Case<'a> {
     pub(super) async fn judge(&self, exchange: &Exchange) -> Verdict {
         let schema = self.schema().await;
         let schema = schema.as_deref();
-        let outcome = commit_outcome(exchange, &self.operations, &self.equipment.models);
+        let active = self.equipment.schema.as_deref();
+        let models = active.map_or(&[][..], |schema| schema.models_of(&self.desk.source));
+        let outcome = commit_outcome(exchange, self.operations, models);
         let (misfit, outcome) = match outcome {
             Outcome::Applied(changes) => match canonical::misfit(&changes, schema) {
                 None => (None, Outcome::Applied(changes)),
@@ -86,7 +69,7 @@ impl<'a> Case<'a> {
         };
         match (misfit, self.reader()) {
             (Some(misfit), Some(reader)) => {
-                let read = reader.effects(&self.operations, schema, self.started.timeout);
+                let read = reader.effects(self.operations, schema, self.started.timeout);
                 match read.await {
                     Some((read_back, changes)) => undecided.shown(read_back, changes, misfit),
                     None => undecided,
@@ -98,7 +81,7 @@ impl<'a> Case<'a> {
 
     fn reader(&self) -> Option<Reader<'_>> {
         Some(Reader {
-            endpoints: &self.tools.endpoints,
+            endpoints: &self.desk.tools.endpoints,
             url: self.url.as_ref().ok()?,
             keys: &self.equipment.keys,
             body: &self.started.body,
@@ -114,7 +97,8 @@ impl<'a> Case<'a> {
         if active.as_ref().is_some_and(|it| it.version == version) {
             return active;
         }
-        let found = self.tools.schemas.of_version(self.organization, version);
+        let (tools, organization) = (&self.desk.tools, &self.desk.organization);
+        let found = tools.schemas.of_version(organization, version);
         found.await.ok().or(active)
     }
 }

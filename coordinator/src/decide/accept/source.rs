@@ -73,7 +73,7 @@ pub(super) fn enqueue(
         guards: guards(commit),
         schema_version: Some(accept.schema.version),
     };
-    start::depart(state, append, &mut pending);
+    start::depart(state, append, (commit, &mut pending));
     let rows = sent.iter().map(|(_, operation)| operation.key());
     versions::accepted(state, append, rows);
     append.inbox.push(pending.clone());

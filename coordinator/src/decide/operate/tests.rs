@@ -10,7 +10,7 @@ use crate::decide::tests::{accept_of, applied, error, operation, refusal, refuse
 use crate::decide::{
     Append, Command, Control, NotStartable, Settle, Start, Started, Target, Verb, tests,
 };
-use crate::domain::Route;
+use crate::domain::{Route, SourceSettings};
 
 const CRM: &str = "crm";
 
@@ -486,7 +486,7 @@ fn a_source_that_is_gone_while_paused_is_disabled() {
 #[test]
 fn what_an_update_changed_is_on_record() {
     let mut desk = Desk::new();
-    let mut settings = desk.source().settings.clone();
+    let mut settings = SourceSettings::clone(&desk.source().settings);
     let update = |settings| Control::UpdateSource(CRM.to_owned(), settings);
     desk.by_operator(update(settings.clone().into()));
     assert_eq!(desk.verbs(), [], "nothing was changed");

@@ -402,7 +402,7 @@ fn a_feed_that_was_none_is_looked_for_when_the_source_changes() {
         step: Step::Stop(FeedState::None),
         ..take(Vec::new())
     };
-    let mut moved = state.sources["crm"].settings.clone();
+    let mut moved = SourceSettings::clone(&state.sources["crm"].settings);
     moved.url = "https://other.example/".to_owned();
     let changes = [
         Control::EnableSource("crm".to_owned()),

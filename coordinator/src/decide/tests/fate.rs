@@ -101,7 +101,7 @@ fn holds(state: &State, may_apply: Option<OffsetDateTime>) -> Result<(), TestCas
 #[test]
 fn a_dead_commit_is_not_finished_for_who_would_start_it_while_its_last_attempt_may_still_apply() {
     let mut state = with_source();
-    state.sources.get_mut("crm").unwrap().settings.retry.delays = Vec::new();
+    settings(&mut state).retry.delays = Vec::new();
     let attempt = in_flight(&mut state);
     let unknown = Outcome::Unknown { error: error() };
     run(&mut state, settle_of(&attempt, unknown, true));
@@ -129,7 +129,7 @@ fn expire_of() -> Command {
 #[test]
 fn the_endpoint_is_looked_at_before_a_third_attempt_after_5xx_and_once() {
     let mut state = with_source();
-    state.sources.get_mut("crm").unwrap().settings.retry.delays = vec![Duration::from_secs(1); 9];
+    settings(&mut state).retry.delays = vec![Duration::from_secs(1); 9];
     let mut attempt = in_flight(&mut state);
     let mut looks = Vec::new();
     for status in [503, 404, 500, 500, 500] {

@@ -9,10 +9,6 @@ fn write(name: &str) -> Command {
     accept_of(name, Route::Source("crm".to_owned()), create)
 }
 
-fn settings(state: &mut State) -> &mut SourceSettings {
-    &mut state.sources.get_mut("crm").unwrap().settings
-}
-
 /// How many commits a reply list queued, replayed, and refused for want of room.
 fn counted(replies: &[Reply]) -> (usize, usize, usize) {
     let count = |of: fn(&Reply) -> bool| replies.iter().filter(|one| of(one)).count();

@@ -61,7 +61,7 @@ proptest! {
     ) {
         let delays: Vec<_> = delays.into_iter().map(Duration::from_secs).collect();
         let mut state = with_source();
-        state.sources.get_mut("crm").unwrap().settings.retry.delays = delays.clone();
+        settings(&mut state).retry.delays = delays.clone();
         let mut attempt = in_flight(&mut state);
         let mut spent = 0;
         for failure in failures.into_iter().chain([Failure::Lost; 7]) {
