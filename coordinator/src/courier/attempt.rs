@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use backends::data_source::classify::{AttemptError, Outcome};
 use backends::data_source::client::Request;
-use backends::data_source::endpoint::EndpointUrl;
 use backends::data_source::excerpt::excerpt;
 use backends::data_source::exchange::{Exchange, FailureClass};
 use backends::data_source::sign::SigningKey;
@@ -208,7 +207,7 @@ impl Attempt {
             started,
             equipment,
             operations: &operations,
-            url: EndpointUrl::parse(&started.url, self.desk.tools.endpoints.policy()),
+            url: self.desk.endpoint(&started.url),
         };
         // Half of the time at most: the commit is sent all the same.
         let looked = case.look_first(left / 2).await;

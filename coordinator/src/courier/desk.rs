@@ -8,6 +8,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use backends::data_source::endpoint::{EndpointUrl, UrlFault};
 use futures_util::FutureExt;
 use time::OffsetDateTime;
 use tokio::sync::Notify;
@@ -53,6 +54,8 @@ pub struct Desk {
     /// The courier has something to do.
     pub(super) news: Notify,
     board: Mutex<Board>,
+    /// The URL that was sent to last.
+    endpoint: Mutex<Option<EndpointUrl>>,
 }
 
 impl Desk {
@@ -72,8 +75,19 @@ impl Desk {
             attempts: TaskTracker::new(),
             news: Notify::new(),
             board: Mutex::new(Board::new(Arc::clone(&flight))),
+            endpoint: Mutex::default(),
             flight,
         }
+    }
+
+    /// The URL, unless nothing may be sent there. It is read again only when it has changed.
+    pub(super) fn endpoint(&self, url: &str) -> Result<EndpointUrl, UrlFault> {
+        let mut last = self.endpoint.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(last) = last.as_ref().filter(|last| last.as_str() == url) {
+            return Ok(last.clone());
+        }
+        let read = EndpointUrl::parse(url, self.tools.endpoints.policy())?;
+        Ok(last.insert(read).clone())
     }
 
     /// Has a command of the organization's decided.
