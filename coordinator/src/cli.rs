@@ -21,9 +21,12 @@ mod tests;
 mod verification;
 mod watch;
 
+use std::num::NonZero;
 use std::process::ExitCode;
+use std::{env, io, thread};
 
 use clap::{Parser, Subcommand};
+use tokio::runtime::{Builder, Runtime};
 
 use self::connection::Connection;
 pub(crate) use self::connection::Server;
@@ -99,11 +102,23 @@ enum Ask {
 /// The process, from its arguments to its exit code.
 pub fn main() -> ExitCode {
     let command = Cli::parse().command;
-    let runtime = match tokio::runtime::Runtime::new() {
+    let runtime = match runtime() {
         Ok(runtime) => runtime,
         Err(error) => return failed(&Failure::internal(format!("no runtime: {error}")), false),
     };
     runtime.block_on(Box::pin(obey(command)))
+}
+
+/// One thread fewer than there are cores, at least one, unless tokio's own variable says how many. On
+/// two cores a second thread costs more, by waking and stealing, than it does: a write waits for
+/// Postgres most of the time, which needs the other core.
+fn runtime() -> io::Result<Runtime> {
+    let mut runtime = Builder::new_multi_thread();
+    if env::var_os("TOKIO_WORKER_THREADS").is_none() {
+        let cores = thread::available_parallelism().map_or(1, NonZero::get);
+        runtime.worker_threads(cores.saturating_sub(1).max(1));
+    }
+    runtime.enable_all().build()
 }
 
 async fn obey(command: Command) -> ExitCode {

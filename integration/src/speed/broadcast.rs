@@ -35,7 +35,7 @@ impl Broadcast {
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
         let (stop, stopped) = oneshot::channel::<()>();
-        // As many threads as a node has.
+        // As many threads as there are cores, as anybody would have it.
         let runtime = tokio::runtime::Runtime::new()?;
         thread::spawn(move || {
             let serve = async {
