@@ -19,6 +19,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::FutureExt;
+use time::OffsetDateTime;
 use tokio::sync::{Notify, oneshot};
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
@@ -267,13 +268,14 @@ impl Shared {
         &self,
         organization: &OrganizationId,
         round: Round,
-        (statement, append, departures): (Statement, Append, Departures),
+        (statement, append, now, departures): (Statement, Append, OffsetDateTime, Departures),
     ) {
         let (organization, wake) = (organization.clone(), Arc::clone(&self.wake));
         self.tasks.spawn(async move {
-            if let Ok((Some(_), _)) = round.append(statement).await {
+            if let Ok((Some(appended), _)) = round.append(statement).await {
                 let told = departures.leave(&append);
-                wake.appended(&organization, &append, &told);
+                let written = (now, appended.log_epoch);
+                wake.appended(&organization, &append, (written, &told));
             }
         });
     }

@@ -1,9 +1,10 @@
 //! The log as subscribers see it: every change once, in order, from any position that is kept.
 //!
-//! One *tail* per organization and node reads each change once, encodes it once and puts it on a
-//! bounded *ring* that all subscribers of the organization share. Whoever is behind the ring reads
-//! pages from Postgres, at their own pace, and shares those too. Positions are dense, so every step
-//! shows whether something is missing; what is missing is told, never skipped.
+//! One *tail* per organization and node takes each change once, from an append of this node or by a
+//! read, encodes it once and puts it on a bounded *ring* that all subscribers of the organization
+//! share. Whoever is behind the ring reads pages from Postgres, at their own pace, and shares those
+//! too. Positions are dense, so every step shows whether something is missing; what is missing is
+//! told, never skipped.
 //!
 //! The tail is woken by appends of this node, by other nodes' notifications, and by a look at the
 //! heads of all followed logs at once, every half second, behind both.

@@ -1,7 +1,8 @@
 //! Wakes those who wait for something that an append brought: hints, never facts.
 //!
-//! Whoever is woken looks in the database, and looks now and then without being woken. Only the receipt of a commit that
-//! this node settled is handed over with the ring: it tells what has just become durable.
+//! Whoever is woken looks in the database, and looks now and then without being woken. Two things are handed
+//! over with the ring, since they tell what has just become durable: the receipt of a commit that this node
+//! settled, and the changes that it added to a log.
 
 mod news;
 pub mod signals;
@@ -9,10 +10,13 @@ pub mod signals;
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use time::OffsetDateTime;
 use tokio::sync::watch;
+use uuid::Uuid;
 
 use crate::decide::Append;
 use crate::domain::{CommitState, OrganizationId, Receipt};
+use crate::store::log::Growth;
 use news::News;
 
 /// Who waits on this node, and for what.
@@ -22,6 +26,7 @@ pub struct Wake {
     sources: Waiting<()>,
     feeds: Waiting<()>,
     logs: Waiting<()>,
+    growths: Waiting<Option<Arc<Growth>>>,
     news: News,
 }
 
@@ -61,6 +66,18 @@ impl Wake {
         self.logs.join(organization, "")
     }
 
+    /// Waits for this node to append to an organization's log.
+    pub fn growth(&self, organization: &OrganizationId) -> Waiter<'_, Option<Arc<Growth>>> {
+        self.growths.join(organization, "")
+    }
+
+    /// Whether somebody waits for this node to append to the log.
+    #[cfg(test)]
+    pub(crate) fn is_followed(&self, organization: &OrganizationId) -> bool {
+        let key = (organization.clone(), String::new());
+        self.growths.bells().contains_key(&key)
+    }
+
     /// Wakes whoever follows a log.
     pub fn ring_log(&self, organization: &OrganizationId) {
         self.logs.ring(organization, "");
@@ -77,10 +94,17 @@ impl Wake {
     }
 
     /// Wakes whoever waits for what this append brought, and lets other nodes hear of it. The couriers
-    /// of the sources in `told` know of new commits already.
-    pub fn appended(&self, organization: &OrganizationId, append: &Append, told: &HashSet<String>) {
+    /// of the sources in `told` know of new commits already. `written` is the time of the append, and the
+    /// epoch of its log.
+    pub fn appended(
+        &self,
+        organization: &OrganizationId,
+        append: &Append,
+        (written, told): ((OffsetDateTime, Uuid), &HashSet<String>),
+    ) {
         if !append.deltas.is_empty() {
-            self.ring_log(organization);
+            let growth = || Growth::of(append, written).map(Arc::new);
+            self.growths.tell(organization, "", growth);
         }
         self.news.gather(organization, append, told);
         for (client_tx_id, entry) in &append.settled {
@@ -192,6 +216,13 @@ impl Waiter<'_, Option<Arc<Receipt>>> {
     /// The receipt, if the commit was settled on this node since.
     pub fn receipt(&self) -> Option<Receipt> {
         self.bell.borrow().as_deref().cloned()
+    }
+}
+
+impl Waiter<'_, Option<Arc<Growth>>> {
+    /// What this node's last append added; `None` when it must be read.
+    pub fn growth(&self) -> Option<Arc<Growth>> {
+        self.bell.borrow().clone()
     }
 }
 

@@ -5,7 +5,9 @@ use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::sync::Arc;
 
 use futures_util::FutureExt;
+use time::OffsetDateTime;
 use tokio::time::Instant;
+use uuid::Uuid;
 
 use super::ahead::{Ahead, Next};
 use super::memory::Memory;
@@ -18,7 +20,7 @@ use crate::domain::OrganizationId;
 use crate::store::Error;
 use crate::store::append::{Batch, Statement};
 use crate::store::clock::DatabaseClock;
-use crate::store::round::Round;
+use crate::store::round::{Appended, Round};
 
 /// Races that a batch loses before it takes the head's lock first.
 const PATIENCE: u32 = 2;
@@ -339,15 +341,16 @@ impl<'a> Flusher<'a> {
             answer(answers, replies.into_iter().map(Ok));
             return Some(Ok(true));
         }
-        let begun = Instant::now();
+        let (begun, now) = (Instant::now(), state.now);
         crash_point!("append", commands);
         let written = shared.append_shared(organization, state, append).await;
-        let (written, append) = written?;
-        if written {
-            self.appended(commands, &append, (Departures::default(), begun));
+        let (log_epoch, append) = written?;
+        if let Some(log_epoch) = log_epoch {
+            let departures = Departures::default();
+            self.appended(commands, (&append, (now, log_epoch)), (departures, begun));
             answer(answers, replies.into_iter().map(Ok));
         }
-        Some(Ok(written))
+        Some(Ok(log_epoch.is_some()))
     }
 
     /// Appends what was decided and answers, and meanwhile deals with the next batch; `false` when
@@ -377,16 +380,16 @@ impl<'a> Flusher<'a> {
         let accepts = matches!(commands.as_slice(), [Command::Accept(_), ..]);
         if accepts && broken::is(Control::AcknowledgeEarly) {
             answer(answers, replies);
-            let later = (statement, append, departures);
+            let later = (statement, append, state.now, departures);
             shared.append_later(&self.organization, round, later);
             return Ok(true);
         }
         let spare = self.spare.take();
-        let enough = commands.len().div_ceil(2);
         let appending = async {
             let appended = round.append(statement).await;
-            if matches!(appended, Ok((Some(_), _))) {
-                self.appended(commands, &append, (departures, begun));
+            if let Ok((Some(Appended { log_epoch, .. }), _)) = appended {
+                let written = (&append, (state.now, log_epoch));
+                self.appended(commands, written, (departures, begun));
                 answer(answers, replies);
             }
             appended
@@ -397,7 +400,7 @@ impl<'a> Flusher<'a> {
             let next = Next {
                 shared,
                 organization: &self.organization,
-                enough,
+                enough: commands.len().div_ceil(2),
                 base: (&state, &append),
             };
             next.beside(appending, spare).await
@@ -405,20 +408,20 @@ impl<'a> Flusher<'a> {
             (appending.await, None)
         };
         self.ahead = ahead.or(self.ahead.take());
-        let (clock, spare) = appended.unwrap_or_else(|panic| resume_unwind(panic))?;
+        let (appended, spare) = appended.unwrap_or_else(|panic| resume_unwind(panic))?;
         self.spare = spare;
-        if let Some(clock) = clock {
+        if let Some(Appended { clock, .. }) = appended {
             state.head.version += 1;
             self.memory = Memory::of(clock, state);
         }
-        Ok(clock.is_some())
+        Ok(appended.is_some())
     }
 
     /// The batch is durable: whom it concerns is told.
     fn appended(
         &self,
         commands: &[Command],
-        append: &Append,
+        (append, written): (&Append, (OffsetDateTime, Uuid)),
         (departures, begun): (Departures, Instant),
     ) {
         let shared = self.shared;
@@ -429,7 +432,8 @@ impl<'a> Flusher<'a> {
         shared.metrics.deltas(append.deltas.len() as u64);
         shared.metrics.pending(append.pending_change());
         let told = departures.leave(append);
-        shared.wake.appended(&self.organization, append, &told);
+        let wake = &shared.wake;
+        wake.appended(&self.organization, append, (written, &told));
         crash_point!("told", commands);
     }
 

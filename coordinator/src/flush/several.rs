@@ -14,6 +14,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
+use uuid::Uuid;
 
 use super::Shared;
 use crate::decide::{Append, Command, State, Touched};
@@ -100,7 +101,7 @@ struct Write {
     /// As it was read, and moved on by the decisions.
     state: State,
     append: Append,
-    answer: oneshot::Sender<(bool, Append)>,
+    answer: oneshot::Sender<(Option<Uuid>, Append)>,
 }
 
 /// One that shares a statement with others.
@@ -205,14 +206,15 @@ impl Shared {
         self.served(|sharing| &sharing.reads, read, state).await
     }
 
-    /// Appends what was decided on a state: whether it was written, which it is not when the head has
-    /// moved; `None` when nobody knows, so that the batch must be dealt with alone.
+    /// Appends what was decided on a state: the epoch of the log that it was written to, if it was, which
+    /// it is not when the head has moved; `None` when nobody knows, so that the batch must be dealt with
+    /// alone.
     pub(super) async fn append_shared(
         self: &Arc<Self>,
         organization: &OrganizationId,
         state: State,
         append: Append,
-    ) -> Option<(bool, Append)> {
+    ) -> Option<(Option<Uuid>, Append)> {
         let (answer, written) = oneshot::channel();
         let write = Write {
             organization: organization.clone(),
@@ -271,7 +273,9 @@ impl Sharer for Write {
         let statement = Statement::of_several(&batches.collect::<Vec<_>>())?;
         let written = connection.append(statement).await?;
         for (place, write) in writes.into_iter().enumerate() {
-            drop(write.answer.send((written.contains(&place), write.append)));
+            let written = written.iter().find(|(at, _)| *at == place);
+            let log_epoch = written.map(|(_, log_epoch)| *log_epoch);
+            drop(write.answer.send((log_epoch, write.append)));
         }
         Ok(())
     }

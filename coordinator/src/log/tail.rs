@@ -18,7 +18,7 @@ use super::ring::{After, Ring};
 use super::{Break, Reader};
 use crate::domain::OrganizationId;
 use crate::store::Error;
-use crate::store::log::{LogHead, LogPage, Span};
+use crate::store::log::{Growth, LogHead, LogPage, Span};
 use crate::wake::Wake;
 
 /// What the tail reads at a time.
@@ -247,6 +247,22 @@ impl Log {
         Ok(more)
     }
 
+    /// Takes in what this node added itself, without reading it back; `false` when it does not follow what
+    /// is known of the log, which must then be read.
+    fn take_in(&self, growth: &Growth) -> Result<bool, Error> {
+        let first = growth.changes.first().map(|first| first.sync_id);
+        let follows = growth.epoch == self.era().epoch && first == Some(self.end().0 + 1);
+        if !follows {
+            return Ok(false);
+        }
+        let mut entries = Vec::with_capacity(growth.changes.len());
+        for change in &growth.changes {
+            let entry = Entry::new(change.clone(), growth.epoch, &self.seal)?;
+            entries.push(Arc::new(entry));
+        }
+        Ok(self.push(entries))
+    }
+
     async fn next_page(&self, after: i64, since: Option<OffsetDateTime>) -> Result<LogPage, Error> {
         let span = Span {
             after,
@@ -303,18 +319,24 @@ impl Log {
     }
 }
 
-/// Reads on whenever it is woken, until nobody follows the log any more.
+/// Takes in what this node appends, and reads on whenever it is woken otherwise, until nobody follows the
+/// log any more.
 async fn follow(log: Weak<Log>, wake: Arc<Wake>, stop: CancellationToken) {
     let Some(organization) = log.upgrade().map(|log| log.organization.clone()) else {
         return;
     };
-    let mut bell = wake.log(&organization);
+    let (mut bell, mut growths) = (wake.log(&organization), wake.growth(&organization));
+    let mut growth: Option<Arc<Growth>> = None;
     let mut failed = false;
     loop {
         let Some(followed) = log.upgrade() else {
             return;
         };
-        let advanced = followed.advance().await;
+        let taken = growth.take().map(|growth| followed.take_in(&growth));
+        let advanced = match taken {
+            Some(Ok(true)) => Ok(false),
+            _ => followed.advance().await,
+        };
         drop(followed);
         let pause = match advanced {
             Ok(true) => continue,
@@ -328,9 +350,12 @@ async fn follow(log: Weak<Log>, wake: Arc<Wake>, stop: CancellationToken) {
         };
         failed = pause.is_some();
         let paused = async {
-            match pause {
-                Some(pause) => tokio::time::sleep(pause).await,
-                None => bell.rung().await,
+            if let Some(pause) = pause {
+                return tokio::time::sleep(pause).await;
+            }
+            tokio::select! {
+                () = bell.rung() => {}
+                () = growths.rung() => growth = growths.growth(),
             }
         };
         if stop.run_until_cancelled(paused).await.is_none() {

@@ -7,6 +7,7 @@ use backends::operation::RowKey;
 use sqlx::postgres::{PgArguments, PgExecutor, PgRow};
 use sqlx::{Arguments, AssertSqlSafe, Encode, Postgres, Row, Type};
 use time::OffsetDateTime;
+use uuid::Uuid;
 
 use super::Error;
 use crate::broken::{self, Control};
@@ -18,6 +19,17 @@ use crate::domain::{OrganizationId, RequestError, Trigger};
 
 /// Batches that one statement appends at most: it tells those that it may by the bits of a `bigint`.
 pub(super) const PLACES: usize = 64;
+
+/// A batch that was written.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Written {
+    /// Its place, as [`Statement::of_several`] was given it.
+    pub(super) place: usize,
+    /// The epoch of the log that it was written to.
+    pub(super) log_epoch: Uuid,
+    /// The time by the clock of the database.
+    pub(super) now: OffsetDateTime,
+}
 
 /// What a batch decided on a state of its organization.
 #[derive(Clone, Copy)]
@@ -97,26 +109,25 @@ impl Statement {
     fn end(mut self, written: &str) -> Self {
         self.sql.push_str(
             "
-SELECT place, clock_timestamp() AS now FROM ",
+SELECT place, log_epoch, clock_timestamp() AS now FROM ",
         );
         self.sql.push_str(written);
         self
     }
 
-    /// The places of the batches that were written, as [`Self::of_several`] was given them, each with the
-    /// time by the clock of the database. Of another the head has moved since its state was read, or
-    /// is held, and nothing happened.
-    pub(super) async fn run(
-        self,
-        executor: impl PgExecutor<'_>,
-    ) -> Result<Vec<(usize, OffsetDateTime)>, Error> {
+    /// The batches that were written. Of another the head has moved since its state was read, or is
+    /// held, and nothing happened.
+    pub(super) async fn run(self, executor: impl PgExecutor<'_>) -> Result<Vec<Written>, Error> {
         let rows = sqlx::query_with(AssertSqlSafe(self.sql), self.arguments)
             .fetch_all(executor)
             .await?;
         let written = |row: &PgRow| {
             let place: i32 = row.try_get("place")?;
-            let place = usize::try_from(place).unwrap_or(usize::MAX);
-            Ok((place, row.try_get("now")?))
+            Ok(Written {
+                place: usize::try_from(place).unwrap_or(usize::MAX),
+                log_epoch: row.try_get("log_epoch")?,
+                now: row.try_get("now")?,
+            })
         };
         rows.iter().map(written).collect()
     }
@@ -554,7 +565,7 @@ fn actions(statement: &mut Statement, append: &Append) -> Result<(), Error> {
     let new: Vec<&Action> = append.actions.iter().collect();
     let part = statement.part("actions_new", include_str!("sql/append/actions.sql"));
     // Ordered by time, so that what happened at one moment is listed in its order.
-    part.column(&new, |_| uuid::Uuid::now_v7())?;
+    part.column(&new, |_| Uuid::now_v7())?;
     part.column(&new, |one| one.source.as_str())?;
     part.column(&new, |one| one.verb)?;
     part.column(&new, |one| one.client_tx_id.as_deref())?;

@@ -7,6 +7,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{Error, Store, detached, in_time, pool, sign_of_life};
+use crate::decide::{Append, DeltaRow};
 use crate::domain::{OrganizationId, Participant, ParticipantKind};
 
 /// Where a log stands.
@@ -46,6 +47,15 @@ pub struct Logged {
     pub groups: Vec<String>,
     /// Sync groups that it left.
     pub left_groups: Vec<String>,
+}
+
+/// What an append added to a log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Growth {
+    /// The epoch of the log that it was written to.
+    pub epoch: Uuid,
+    /// In order.
+    pub changes: Vec<Logged>,
 }
 
 /// Some changes, and the head of the same snapshot.
@@ -101,6 +111,34 @@ impl Logged {
         }))
     }
 
+    /// The change that an append of this time wrote down: as it would be read.
+    fn of(row: &DeltaRow, created_at: OffsetDateTime) -> Self {
+        let DeltaRow {
+            delta,
+            client_tx_id,
+            participant,
+            membership,
+        } = row;
+        let change = &delta.change;
+        let participant = participant.as_ref();
+        Self {
+            sync_id: delta.sync_id,
+            created_at,
+            client_tx_id: client_tx_id.clone(),
+            operation: change.operation.and_then(|at| i16::try_from(at).ok()),
+            kind: change.kind.as_str().to_owned(),
+            model: change.model.clone(),
+            row_id: change.id.clone(),
+            row: change.row.as_ref().map(|row| row.text().to_owned()),
+            transaction_id: change.transaction_id.clone(),
+            participant_id: participant.map(|who| who.id.clone()),
+            participant_kind: participant.map(|who| who.kind.as_str().to_owned()),
+            stale: delta.stale,
+            groups: membership.groups.clone(),
+            left_groups: membership.left.clone(),
+        }
+    }
+
     /// An UPDATE of a note, for tests.
     #[cfg(test)]
     pub(crate) fn scratch(sync_id: i64, row: String) -> Self {
@@ -128,6 +166,32 @@ impl Logged {
             column,
             row: self.sync_id.to_string(),
         }
+    }
+}
+
+/// Changes of an append that need not be read back, and bytes of their rows, at most: for more than that a
+/// read costs little, and this is kept in memory for as long as somebody follows the log.
+const GROWTH: (usize, usize) = (64, 64 << 10);
+
+impl Growth {
+    /// What an append of this time added to the log of this epoch; `None` when it is so much that it
+    /// had better be read.
+    pub(crate) fn of(append: &Append, (now, epoch): (OffsetDateTime, Uuid)) -> Option<Self> {
+        let rows = append
+            .deltas
+            .iter()
+            .filter_map(|one| one.delta.change.row.as_ref());
+        let bytes: usize = rows.map(|row| row.text().len()).sum();
+        let (most, most_bytes) = GROWTH;
+        let small = append.deltas.len() <= most && bytes <= most_bytes;
+        small.then(|| Self {
+            epoch,
+            changes: append
+                .deltas
+                .iter()
+                .map(|one| Logged::of(one, now))
+                .collect(),
+        })
     }
 }
 

@@ -4,8 +4,9 @@ use sqlx::pool::PoolConnection;
 use sqlx::postgres::PgPool;
 use sqlx::{Postgres, Transaction};
 use tokio::time::Instant;
+use uuid::Uuid;
 
-use super::append::Statement;
+use super::append::{Statement, Written};
 use super::clock::DatabaseClock;
 use super::{Error, Store, in_time, read, told_apart};
 use crate::decide::{State, Touched};
@@ -20,6 +21,15 @@ pub enum Round {
     /// By the head's lock, for an organization that many nodes write at once. The only place where
     /// a lock spans a round trip.
     Locked(PgPool, Box<Transaction<'static, Postgres>>),
+}
+
+/// What an append that was written tells.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Appended {
+    /// The database's clock.
+    pub(crate) clock: DatabaseClock,
+    /// The epoch of the log that it was written to.
+    pub(crate) log_epoch: Uuid,
 }
 
 /// A connection on which statements serve several organizations, one after the other.
@@ -38,13 +48,17 @@ impl Several {
         read.map_err(|error| told_apart(pool, error))
     }
 
-    /// Which of several batches were written, as places: of another, the head has moved since its
+    /// Which of several batches were written, as places, and to which epochs of their logs: of another, the head has moved since its
     /// state was read, or is held, and nothing happened.
-    pub(crate) async fn append(&mut self, statement: Statement) -> Result<Vec<usize>, Error> {
+    pub(crate) async fn append(
+        &mut self,
+        statement: Statement,
+    ) -> Result<Vec<(usize, Uuid)>, Error> {
         let Self(pool, connection) = self;
         let written = in_time(statement.run(&mut **connection)).await;
         let written = written.map_err(|error| told_apart(pool, error))?;
-        Ok(written.into_iter().map(|(place, _)| place).collect())
+        let written = written.iter().map(|one| (one.place, one.log_epoch));
+        Ok(written.collect())
     }
 }
 
@@ -111,17 +125,19 @@ impl Round {
         read.map_err(|error| told_apart(pool, error))
     }
 
-    /// The database's clock, once the append is written; `None` when the head has moved since the state
+    /// What is known once the append is written; `None` when the head has moved since the state
     /// was read that it rests on, and nothing happened. With it a round for the next batch, if
     /// nobody else needs its connection.
     pub(crate) async fn append(
         self,
         statement: Statement,
-    ) -> Result<(Option<DatabaseClock>, Option<Self>), Error> {
+    ) -> Result<(Option<Appended>, Option<Self>), Error> {
         let asked = Instant::now();
-        let heard = |written: Vec<(usize, _)>| {
-            let written = written.first();
-            written.map(|(_, told)| DatabaseClock::heard_since(asked, *told))
+        let heard = |written: Vec<Written>| {
+            written.first().map(|written| Appended {
+                clock: DatabaseClock::heard_since(asked, written.now),
+                log_epoch: written.log_epoch,
+            })
         };
         match self {
             Self::Optimistic(pool, mut connection) => {

@@ -212,6 +212,9 @@ impl Wake {
 
 #[cfg(test)]
 mod tests {
+    use time::OffsetDateTime;
+    use uuid::Uuid;
+
     use super::*;
     use crate::decide::Append;
 
@@ -223,12 +226,21 @@ mod tests {
         }
     }
 
+    fn appended(wake: &Wake, append: &Append) {
+        let written = (OffsetDateTime::UNIX_EPOCH, Uuid::nil());
+        wake.appended(
+            &OrganizationId::new("acme"),
+            append,
+            (written, &HashSet::new()),
+        );
+    }
+
     #[tokio::test]
     async fn news_wake_other_nodes_once_and_never_the_one_that_tells() {
         let (here, there) = (Wake::default(), Wake::default());
         let organization = OrganizationId::new("acme");
-        here.appended(&organization, &removed("crm"), &HashSet::new());
-        here.appended(&organization, &removed("crm"), &HashSet::new());
+        appended(&here, &removed("crm"));
+        appended(&here, &removed("crm"));
         here.news().await;
         let payloads = here.take_news("here");
         assert_eq!(payloads.len(), 1);
@@ -248,11 +260,7 @@ mod tests {
         let wake = Wake::default();
         for number in 0..200 {
             let name = format!("{number}-{}", "\u{1}\"é".repeat(80));
-            wake.appended(
-                &OrganizationId::new("acme"),
-                &removed(&name),
-                &HashSet::new(),
-            );
+            appended(&wake, &removed(&name));
         }
         let payloads = wake.take_news("here");
         assert!(payloads.len() > 1);
@@ -264,12 +272,7 @@ mod tests {
     fn what_nobody_tells_does_not_pile_up() {
         let wake = Wake::default();
         for number in 0..GATHERED + 10 {
-            let organization = OrganizationId::new("acme");
-            wake.appended(
-                &organization,
-                &removed(&number.to_string()),
-                &HashSet::new(),
-            );
+            appended(&wake, &removed(&number.to_string()));
         }
         assert_eq!(wake.news.lock().sources.len(), GATHERED);
     }

@@ -100,7 +100,7 @@ async fn a_batch_is_answered_although_the_next_one_is_still_being_read() {
     let reading = "SELECT query_start FROM pg_stat_activity
                    WHERE query LIKE '-- read%' AND state = 'active'";
     let reading = || sqlx::query_scalar(reading).fetch_one(&scratch.store.reads);
-    let begun: time::OffsetDateTime = reading().await.unwrap();
+    let begun: OffsetDateTime = reading().await.unwrap();
     holder.rollback().await.unwrap();
     let first = first.await.unwrap();
     assert!(matches!(first, Ok(Reply::Confirmed(_))), "{first:?}");

@@ -162,7 +162,7 @@ async fn a_commit_that_came_about_is_not_said_to_have_expired_by_who_does_not_re
         unreachable!("a commit is accepted")
     };
     let commit = Arc::make_mut(&mut again.commit);
-    commit.expires_at = Some(time::OffsetDateTime::UNIX_EPOCH);
+    commit.expires_at = Some(OffsetDateTime::UNIX_EPOCH);
     let (answer, mut replayed) = oneshot::channel();
     let mut batch = Submitted::one(Command::Accept(again), answer);
     let (answer, mut queued) = oneshot::channel();

@@ -7,6 +7,6 @@ WITH head AS (
     UPDATE heads
     SET version = version + 1, last_sync_id = $4, schema_version = $5
     WHERE org_id = $1 AND version = $2
-    RETURNING org_id, 0 AS place, 1::bigint AS places, ARRAY[org_id] AS org_ids,
+    RETURNING org_id, log_epoch, 0 AS place, 1::bigint AS places, ARRAY[org_id] AS org_ids,
               ARRAY[$3::timestamptz] AS nows
 )

@@ -23,7 +23,7 @@ moved AS (
         schema_version = free.schema_version
     FROM free
     WHERE heads.ctid = free.at
-    RETURNING free.place
+    RETURNING free.place, heads.log_epoch
 ),
 head AS (
     SELECT $1::text[] AS org_ids, $3::timestamptz[] AS nows, bit_or(1::bigint << place) AS places
